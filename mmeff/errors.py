@@ -1,0 +1,5 @@
+"""The one error a user's input can raise."""
+
+
+class InputError(ValueError):
+    """What the user gave cannot be used. The message names the file, key or column, and what to do about it."""

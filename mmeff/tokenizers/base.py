@@ -1,0 +1,28 @@
+"""The interface of a tokenizer."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any
+
+from torch import Tensor, nn
+
+from mmeff.tokens import Tokens
+
+
+class Tokenizer(nn.Module, ABC):
+    """Raw signal -> Tokens. Built as `Cls(dim, ...)`; does no I/O; all that it learned travels in its state_dict.
+
+    modality  which raw signal it takes: "image" (B, C, H, W) float in [0, 1], "audio" (B, S) float in [-1, 1] with
+              lengths (B,) in samples, or "text", a list of B strings.
+    """
+
+    modality: str
+
+    @abstractmethod
+    def forward(self, raw: Any, lengths: Tensor | None = None) -> Tokens: ...
+
+    def fit(self, raw: Sequence[Any]) -> None:  # noqa: B027
+        """Learn what must be known before training (statistics, a vocabulary) from raw training examples, one by one.
+
+        Called once, with a sample of the training split. Tokenizers that need nothing ignore it.
+        """
