@@ -1,0 +1,79 @@
+"""LightningDataModules: examples from folders, tables and published sets become batches of raw signals."""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from mmeff.data.audio import AudioAugment, AudioData
+    from mmeff.data.base import ClassificationData, Part
+    from mmeff.data.embedded import Digits, Glosses, Tones
+    from mmeff.data.examples import Examples, Source
+    from mmeff.data.folders import AudioFolder, ImageFolder
+    from mmeff.data.image import Affine, ImageAugment, ImageData
+    from mmeff.data.joint import JointData
+    from mmeff.data.loader import ResumableLoader, Signals
+    from mmeff.data.published import SpeechCommands, TorchvisionSet
+    from mmeff.data.raw import collate, read_raw
+    from mmeff.data.splits import AsGiven, ByGroup, ByRatio, SplitRule
+    from mmeff.data.tables import AudioTable, ImageTable, TextTable
+    from mmeff.data.text import TextData
+
+# Loaded on first use, so that `import mmeff.data` costs neither lightning nor a decoder.
+_HOME = {
+    "audio": ("AudioAugment", "AudioData"),
+    "base": ("ClassificationData", "Part"),
+    "embedded": ("Digits", "Glosses", "Tones"),
+    "examples": ("Examples", "Source"),
+    "folders": ("AudioFolder", "ImageFolder"),
+    "image": ("Affine", "ImageAugment", "ImageData"),
+    "joint": ("JointData",),
+    "loader": ("ResumableLoader", "Signals"),
+    "published": ("SpeechCommands", "TorchvisionSet"),
+    "raw": ("collate", "read_raw"),
+    "splits": ("AsGiven", "ByGroup", "ByRatio", "SplitRule"),
+    "tables": ("AudioTable", "ImageTable", "TextTable"),
+    "text": ("TextData",),
+}
+_MODULE = {name: module for module, names in _HOME.items() for name in names}
+
+__all__ = [
+    "Affine",
+    "AsGiven",
+    "AudioAugment",
+    "AudioData",
+    "AudioFolder",
+    "AudioTable",
+    "ByGroup",
+    "ByRatio",
+    "ClassificationData",
+    "Digits",
+    "Examples",
+    "Glosses",
+    "ImageAugment",
+    "ImageData",
+    "ImageFolder",
+    "ImageTable",
+    "JointData",
+    "Part",
+    "ResumableLoader",
+    "Signals",
+    "Source",
+    "SpeechCommands",
+    "SplitRule",
+    "TextData",
+    "TextTable",
+    "Tones",
+    "TorchvisionSet",
+    "collate",
+    "read_raw",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULE:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_MODULE[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,173 @@
+"""What the data modules of all modalities share: splits, specs, loaders."""
+
+import os
+import random
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningDataModule
+
+from mmeff.data.examples import Examples
+from mmeff.data.loader import ResumableLoader, Signals
+from mmeff.data.raw import read_raw
+from mmeff.data.splits import AsGiven, SplitRule, class_names
+from mmeff.errors import InputError
+from mmeff.spec import DataSpec
+
+
+@dataclass(frozen=True)
+class Part:
+    """One labelled signal: its spec and its splits ("train", "val", "test"; none is empty, val and test may lack)."""
+
+    spec: DataSpec
+    splits: dict[str, Signals]
+
+
+class ClassificationData(LightningDataModule, ABC):
+    """Labelled signals as batches; what a task sees of the data.
+
+    A batch is {"task": a key of `specs`, modality: raw batch, "lengths": (B,) int64 samples (audio alone),
+    "label": (B,) int64 or (B, K) float32, "id": B short names}; see `mmeff.data.collate` for the raw batch.
+
+    specs  after `setup`: a DataSpec for each labelled signal, keyed by its modality (in `JointData` by its name)
+    parts  after `setup`: the same keys, the examples
+
+    Train the Trainer with `use_distributed_sampler=False`: the loaders divide examples among ranks themselves.
+    """
+
+    def __init__(self, num_workers: int | None, seed: int):
+        super().__init__()
+        self.num_workers, self.seed = num_workers, seed
+        self.parts: dict[str, Part] = {}
+        self.specs: dict[str, DataSpec] = {}
+
+    @abstractmethod
+    def load(self) -> dict[str, Part]:
+        """Read what there is, and divide it. Called once, by `setup`."""
+
+    def setup(self, stage: str | None = None) -> None:
+        if not self.parts:
+            self.parts = self.load()
+            self.specs = {key: part.spec for key, part in self.parts.items()}
+
+    def train_dataloader(self) -> ResumableLoader:
+        return self._loader("train")
+
+    def val_dataloader(self) -> ResumableLoader | list[Any]:
+        return self._loader("val") if self._signals("val") else []
+
+    def test_dataloader(self) -> ResumableLoader:
+        if not self._signals("test"):
+            raise InputError("there is no test split: give the source one, or cut one off with ByRatio or ByGroup")
+        return self._loader("test")
+
+    def fit_sample(self, n: int = 2048) -> dict[str, list[Any]]:
+        """Up to n raw signals of each key's training split, chosen at random, without augmentation; of text all."""
+        sample = {}
+        for key, part in self.parts.items():
+            train = part.splits["train"]
+            count = len(train) if part.spec.modality == "text" else min(n, len(train))
+            chosen = sorted(random.Random(self.seed).sample(range(len(train)), count))
+            sample[key] = [read_raw(part.spec, train.items[i]) for i in chosen]
+        return sample
+
+    def summary(self) -> str:
+        """A line for each key, as "image: 5000 examples, 10 classes, 3500 train / 500 val / 1000 test"."""
+        lines = []
+        for key, part in self.parts.items():
+            sizes = {name: len(part.splits[name]) if name in part.splits else 0 for name in ("train", "val", "test")}
+            split = " / ".join(f"{size} {name}" for name, size in sizes.items())
+            kind = "labels (several an example)" if part.spec.multilabel else "classes"
+            lines.append(f"{key}: {sum(sizes.values())} examples, {len(part.spec.classes)} {kind}, {split}")
+        return "\n".join(lines)
+
+    def _signals(self, split: str) -> list[Signals]:
+        return [part.splits[split] for part in self.parts.values() if split in part.splits]
+
+    def _loader(self, split: str) -> ResumableLoader:
+        signals = self._signals(split)
+        rank, world, limit = 0, 1, None
+        if self.trainer is not None:
+            rank, world = self.trainer.global_rank, self.trainer.world_size
+            if split == "train":
+                # Lightning stops there; the loader must know that the epoch ends with it.
+                bound = self.trainer.limit_train_batches
+                total = sum(part.batch_count(world) for part in signals)
+                limit = bound if isinstance(bound, int) else int(total * bound) if bound is not None else None
+        return ResumableLoader(
+            signals,
+            shuffle=split == "train",
+            seed=self.seed,
+            rank=rank,
+            world=world,
+            num_workers=_default_workers(signals) if self.num_workers is None else self.num_workers,
+            limit=limit,
+        )
+
+
+def make_part(
+    modality: str,
+    examples: Examples,
+    split: SplitRule | None,
+    preprocessing: dict[str, Any],
+    read: Callable[[Any], Any] | None,
+    batch_size: int,
+    seed: int,
+) -> Part:
+    """Divide examples and number their labels. `read` reads training items; None reads them as all others."""
+    if len(examples) == 0:
+        raise InputError("the source has no examples")
+    if batch_size < 1:
+        raise InputError(f"batch_size is {batch_size}; it must be 1 at least")
+    division = (split or AsGiven()).divide(examples)
+    classes = class_names(examples, division)
+    number = {name: k for k, name in enumerate(classes)}
+    multilabel = not isinstance(examples.labels[0], str)
+    spec = DataSpec(modality, classes, multilabel, preprocessing)
+    splits = {}
+    for name, rows in division.items():
+        if not rows:
+            continue
+        if multilabel:
+            labels = torch.zeros(len(rows), len(classes))
+            for row, i in zip(labels, rows, strict=True):
+                row[[number[label] for label in examples.labels[i]]] = 1
+        else:
+            labels = torch.tensor([number[str(examples.labels[i])] for i in rows])
+        splits[name] = Signals(
+            key=modality,
+            spec=spec,
+            items=[examples.items[i] for i in rows],
+            labels=labels,
+            ids=[examples.ids[i] for i in rows],
+            read=read if read is not None and name == "train" else _Reader(spec),
+            batch_size=batch_size,
+            train=name == "train",
+            seed=seed,
+        )
+    return Part(spec, splits)
+
+
+@dataclass(frozen=True)
+class _Reader:
+    """`read_raw` under one spec; a class, so that workers can be sent it."""
+
+    spec: DataSpec
+
+    def __call__(self, item: Any) -> Any:
+        return read_raw(self.spec, item)
+
+
+def _default_workers(signals: list[Signals]) -> int:
+    """0 if all is at hand and quickly prepared, else a worker a core, less this process's, at most 8."""
+
+    def at_hand(part: Signals) -> bool:
+        return part.spec.modality == "text" or (
+            len(part) <= 20_000 and not isinstance(part.items[0], str | os.PathLike)
+        )
+
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return 0 if all(map(at_hand, signals)) else min(8, cores - 1)

@@ -1,0 +1,282 @@
+"""Images for classification: decoding, sizing, augmentation."""
+
+import math
+import os
+import random
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from mmeff.data.base import ClassificationData, Part, make_part
+from mmeff.data.examples import Examples, Source
+from mmeff.data.splits import SplitRule
+from mmeff.errors import InputError
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+
+@dataclass(frozen=True)
+class Affine:
+    """A random affine map, each figure drawn evenly; what comes in from outside the image is 0.
+
+    Args:
+        degrees: Rotation by up to this angle either way.
+        translate: Shift by up to this fraction of the height and of the width either way.
+        scale: Magnification by 1 - scale to 1 + scale.
+    """
+
+    degrees: float = 0.0
+    translate: float = 0.0
+    scale: float = 0.0
+
+
+@dataclass(frozen=True)
+class ImageAugment:
+    """Random changes of training images, in the order of the arguments; the defaults change nothing.
+
+    Args:
+        random_resized_crop: Least and greatest fraction of the area that is cut out and resized, as [0.08, 1.0],
+            with a ratio of width to height of 3/4 to 4/3; without it the central part is taken, as in validation.
+        crop_padding: Zeros added on each side, of which as many are cut off again at random.
+        flip: Whether half of the images are mirrored, left to right. Wrong for digits and letters.
+        rand_augment: RandAugment (Cubuk et al. 2019, arXiv:1909.13719) in timm's notation, as "rand-m9-mstd0.5-inc1".
+        affine: A random rotation, shift and magnification.
+        erase: Probability that a rectangle is set to 0 (random erasing, Zhong et al. 2017, arXiv:1708.04896).
+    """
+
+    random_resized_crop: tuple[float, float] | None = None
+    crop_padding: int = 0
+    flip: bool = False
+    rand_augment: str | None = None
+    affine: Affine | None = None
+    erase: float = 0.0
+
+    def __post_init__(self) -> None:
+        area = self.random_resized_crop
+        if area is not None and not 0 < area[0] <= area[1] <= 1:
+            raise InputError(f"random_resized_crop is {area}; it must be two rising fractions of the area, in (0, 1]")
+        if self.crop_padding < 0 or not 0 <= self.erase <= 1:
+            raise InputError(f"crop_padding {self.crop_padding} must not be negative, erase {self.erase} be in [0, 1]")
+        if self.affine is not None and not (0 <= self.affine.scale < 1 and 0 <= self.affine.translate < 1):
+            raise InputError(f"{self.affine}: scale and translate must be in [0, 1)")
+
+
+def read_image(
+    item: Any, size: tuple[int, int] | list[int], channels: int, augment: ImageAugment | None = None
+) -> Tensor:
+    """Decode an image and bring it to size (H, W): its largest central part of that shape, resized (bilinear).
+
+    item     the path of a file of any kind that Pillow reads (turned as its EXIF says, transparency over white,
+             16 bits cut to 8), or a uint8 array (h, w) or (h, w, 1 | 3)
+    augment  random changes, drawn from the global generators of `random`, numpy and torch
+
+    Returns float32 (channels, H, W) in [0, 1]. InputError if the file is no image, or a broken one.
+    """
+    from torchvision.transforms.v2 import functional as tv
+
+    image = _decode(item, channels) if isinstance(item, str | os.PathLike) else _from_array(item, channels)
+    h, w = image.shape[1:]
+    H, W = size
+    if augment is not None and augment.random_resized_crop is not None:
+        top, left, height, width = _random_box(h, w, augment.random_resized_crop)
+    else:
+        height, width = max(1, min(h, round(w * H / W))), max(1, min(w, round(h * W / H)))
+        top, left = (h - height) // 2, (w - width) // 2
+    if (height, width) != (h, w):
+        image = image[:, top : top + height, left : left + width]
+    if (height, width) != (H, W):
+        image = tv.resize(image, [H, W], antialias=True)
+    if augment is not None:
+        image = _change_pixels(image, augment)
+    image = image.float().div_(255)
+    if augment is not None and augment.affine is not None:
+        image = _random_affine(image, augment.affine)
+    if augment is not None and augment.erase > 0:
+        image = _eraser(augment.erase)(image)
+    return image
+
+
+def _decode(path: str | os.PathLike[str], channels: int) -> Tensor:
+    """uint8 (C, h, w)."""
+    from PIL import Image, ImageOps
+
+    if not os.path.exists(path):
+        raise InputError(f"{path} is not found")
+    if not os.path.getsize(path):
+        raise InputError(f"{path} is empty: it has no bytes")
+    try:
+        with Image.open(path) as file:
+            image = ImageOps.exif_transpose(file)
+            image.load()
+            return _from_array(np.array(_as_rgb_or_grey(image, channels)), channels)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
+    # Pillow's decoders raise whatever a broken file makes them trip over: OSError, SyntaxError, struct.error...
+    except Exception as error:
+        raise InputError(f"{path} is not an image that can be read: {error}") from None
+
+
+def _as_rgb_or_grey(image: "Image.Image", channels: int) -> "Image.Image":
+    from PIL import Image
+
+    if image.mode == "F" or image.mode.startswith("I"):
+        values = np.asarray(image).astype(np.float64)
+        top = 1.0 if image.mode == "F" else 65535.0
+        if not (values.min() >= 0 and values.max() <= top):
+            raise InputError(f"its values reach from {values.min():g} to {values.max():g}, outside 0 to {top:g}")
+        image = Image.fromarray((values * (255 / top)).round().astype(np.uint8))
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        white = Image.new("RGBA", image.size, "white")
+        image = Image.alpha_composite(white, image)
+    return image.convert("RGB" if channels == 3 else "L")
+
+
+def _from_array(array: Any, channels: int) -> Tensor:
+    """uint8 (h, w) or (h, w, 1 | 3) -> uint8 (channels, h, w)."""
+    from torchvision.transforms.v2 import functional as tv
+
+    array = np.array(array)  # a copy, which torch may write to
+    if array.ndim == 2:
+        array = array[..., None]
+    if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] not in (1, 3) or array.size == 0:
+        raise InputError(f"an image array is {array.dtype} {array.shape}; it must be uint8 (h, w) or (h, w, 1 | 3)")
+    image = torch.from_numpy(array).permute(2, 0, 1)
+    if image.shape[0] == channels:
+        return image
+    return image.expand(3, -1, -1) if channels == 3 else tv.rgb_to_grayscale(image)
+
+
+def _random_box(h: int, w: int, area: tuple[float, float]) -> tuple[int, int, int, int]:
+    from torchvision.transforms import RandomResizedCrop
+
+    return RandomResizedCrop.get_params(torch.empty(1, h, w), list(area), [3 / 4, 4 / 3])
+
+
+def _change_pixels(image: Tensor, augment: ImageAugment) -> Tensor:
+    """The changes that leave pixels whole: uint8 (C, H, W) -> the same."""
+    H, W = image.shape[1:]
+    pad = augment.crop_padding
+    if pad:
+        top, left = random.randint(0, 2 * pad), random.randint(0, 2 * pad)
+        image = F.pad(image, (pad, pad, pad, pad))[:, top : top + H, left : left + W]
+    if augment.flip and random.random() < 0.5:
+        image = image.flip(-1)
+    if augment.rand_augment is not None:
+        from torchvision.transforms.v2 import functional as tv
+
+        changed = rand_augment(augment.rand_augment, H, W, len(image))(tv.to_pil_image(image.contiguous()))
+        image = tv.pil_to_tensor(changed)
+    return image
+
+
+def _random_affine(image: Tensor, affine: Affine) -> Tensor:
+    H, W = image.shape[1:]
+    angle = math.radians(random.uniform(-affine.degrees, affine.degrees))
+    scale = random.uniform(1 - affine.scale, 1 + affine.scale)
+    dx, dy = (2 * random.uniform(-affine.translate, affine.translate) for _ in range(2))
+    cos, sin = math.cos(angle) / scale, math.sin(angle) / scale
+    # From output to input, in coordinates where each side of the image reaches from -1 to 1.
+    a, b, c, d = cos, sin * H / W, -sin * W / H, cos
+    theta = torch.tensor([[[a, b, -a * dx - b * dy], [c, d, -c * dx - d * dy]]])
+    grid = F.affine_grid(theta, [1, *image.shape], align_corners=False)
+    return F.grid_sample(image[None], grid, align_corners=False)[0]
+
+
+@lru_cache
+def rand_augment(config: str, H: int, W: int, channels: int) -> Any:
+    """timm's RandAugment of PIL images. InputError if the notation is wrong."""
+    from timm.data.auto_augment import rand_augment_transform
+
+    fill = (128, 128, 128) if channels == 3 else 128
+    try:
+        return rand_augment_transform(config, {"translate_const": int(0.45 * min(H, W)), "img_mean": fill})
+    except (AssertionError, ValueError, KeyError) as error:
+        raise InputError(
+            f"rand_augment {config!r} is not in timm's notation, as rand-m9-mstd0.5-inc1: {error}"
+        ) from None
+
+
+@lru_cache
+def _eraser(probability: float) -> Any:
+    from timm.data.random_erasing import RandomErasing
+
+    return RandomErasing(probability, mode="const", device="cpu")
+
+
+@dataclass(frozen=True)
+class _TrainingReader:
+    preprocessing: dict[str, Any]
+    augment: ImageAugment
+
+    def __call__(self, item: Any) -> Tensor:
+        return read_image(item, **self.preprocessing, augment=self.augment)
+
+
+class ImageData(ClassificationData):
+    """Images with labels, brought to one size: the largest central part of that shape, resized.
+
+    Args:
+        source: Where the images come from, as `ImageFolder`, `ImageTable` or `Digits`.
+        size: Height and width, one number for a square; by default those of the first image (up to 512).
+        channels: 3 for colour, 1 for grey; by default 3 for files, and what the first array has for arrays.
+        augment: Random changes of training images; by default none.
+        batch_size: Images per training step and process.
+        split: How examples are divided; by default `AsGiven()`.
+        num_workers: Processes that read; by default none if the images are in memory and few, else one a core up to 8.
+        seed: Of the order of the examples and of the augmentation.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        size: int | tuple[int, int] | None = None,
+        channels: Literal[1, 3] | None = None,
+        augment: ImageAugment | None = None,
+        batch_size: int = 64,
+        split: SplitRule | None = None,
+        num_workers: int | None = None,
+        seed: int = 0,
+    ):
+        super().__init__(num_workers, seed)
+        size = (size, size) if isinstance(size, int) else size
+        if size is not None and (len(size) != 2 or min(size) < 1):
+            raise InputError(f"size is {size}; it must be a height and a width of 1 at least")
+        if channels not in (1, 3, None):
+            raise InputError(f"channels is {channels!r}; it must be 1 (grey) or 3 (colour)")
+        self.source, self.size, self.channels, self.augment = source, size, channels, augment
+        self.batch_size, self.split = batch_size, split
+
+    def load(self) -> dict[str, Part]:
+        examples = self.source.examples()
+        size, channels = self.size, self.channels
+        if size is None or channels is None:
+            first_size, first_channels = _shape_of_first(examples)
+            size, channels = size or first_size, channels or first_channels
+        preprocessing = {"size": list(size), "channels": channels}
+        read = None
+        if self.augment is not None:
+            read = _TrainingReader(preprocessing, self.augment)
+            if self.augment.rand_augment is not None:
+                rand_augment(self.augment.rand_augment, *size, channels)
+        return {"image": make_part("image", examples, self.split, preprocessing, read, self.batch_size, self.seed)}
+
+
+def _shape_of_first(examples: Examples) -> tuple[tuple[int, int], int]:
+    if len(examples) == 0:
+        raise InputError("the source has no examples")
+    item, channels = examples.items[0], 3
+    if isinstance(item, str | os.PathLike):
+        H, W = _decode(item, channels).shape[1:]
+    else:
+        H, W, *depth = np.shape(item)
+        channels = 3 if depth == [3] else 1
+    if max(H, W) > 512:
+        raise InputError(f"size is not given and the first image, {examples.ids[0]}, has {H} x {W} pixels: give a size")
+    return (H, W), channels
