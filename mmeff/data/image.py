@@ -3,6 +3,7 @@
 import math
 import os
 import random
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Literal
@@ -192,15 +193,29 @@ def _random_affine(image: Tensor, affine: Affine) -> Tensor:
 @lru_cache
 def rand_augment(config: str, H: int, W: int, channels: int) -> Any:
     """timm's RandAugment of PIL images. InputError if the notation is wrong."""
-    from timm.data.auto_augment import rand_augment_transform
+    from timm.data.auto_augment import posterize, rand_augment_transform
 
     fill = (128, 128, 128) if channels == 3 else 128
     try:
-        return rand_augment_transform(config, {"translate_const": int(0.45 * min(H, W)), "img_mean": fill})
+        transform = rand_augment_transform(config, {"translate_const": int(0.45 * min(H, W)), "img_mean": fill})
     except (AssertionError, ValueError, KeyError) as error:
         raise InputError(
             f"rand_augment {config!r} is not in timm's notation, as rand-m9-mstd0.5-inc1: {error}"
         ) from None
+    for op in transform.ops:
+        if op.aug_fn is posterize:
+            op.level_fn = _AtLeastOneBit(op.level_fn)
+    return transform
+
+
+@dataclass(frozen=True)
+class _AtLeastOneBit:
+    """timm's bits to keep in posterizing, but 1 instead of 0: a black image, which Pillow 13 refuses to make."""
+
+    level_fn: Callable[[float, Any], tuple[int]]
+
+    def __call__(self, level: float, hparams: Any) -> tuple[int]:
+        return (max(1, self.level_fn(level, hparams)[0]),)
 
 
 @lru_cache

@@ -1,0 +1,211 @@
+"""The order of batches is a function of seed and epoch, and a run that was killed goes on in it."""
+
+import itertools
+import random
+from pathlib import Path
+
+import lightning.pytorch as pl
+import numpy as np
+import pytest
+import torch
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint
+from torch import nn
+
+from mmeff.data import Affine, ImageAugment, ImageData, JointData, ResumableLoader
+from mmeff.errors import InputError
+
+AUGMENT = ImageAugment(crop_padding=1, affine=Affine(degrees=20, translate=0.1, scale=0.1), erase=0.5)
+
+
+def image_data(source, num_workers=0, batch_size=5):
+    data = ImageData(source, augment=AUGMENT, batch_size=batch_size, num_workers=num_workers, seed=3)
+    data.setup()
+    return data
+
+
+def assert_same(left, right):
+    assert left.keys() == right.keys()
+    for key, value in left.items():
+        assert torch.equal(value, right[key]) if torch.is_tensor(value) else value == right[key], key
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_resumed_is_uninterrupted(images, num_workers):
+    loader = image_data(images(), num_workers).train_dataloader()
+    first_epoch = list(loader)
+    uninterrupted = list(itertools.islice(loader, 2))  # the workers have fetched more by now
+    state = loader.state_dict()
+    assert state == {"epoch": 1, "batches": 2}
+    uninterrupted = list(loader.parts[0].batches(1))[2:]
+
+    resumed = image_data(images(), num_workers).train_dataloader()
+    resumed.load_state_dict(state)
+    rest = list(resumed)
+    assert len(resumed) == len(first_epoch) == 6 and len(rest) == 4
+    assert [batch["id"] for batch in rest] == [[resumed.parts[0].ids[i] for i in rows] for rows in uninterrupted]
+    straight = image_data(images()).train_dataloader()
+    epochs = [list(straight) for _ in range(3)]
+    for batch, expected in zip(rest, epochs[1][2:], strict=True):
+        assert_same(batch, expected)
+    for batch, expected in zip(resumed, epochs[2], strict=True):
+        assert_same(batch, expected)
+
+
+def test_augmentation_differs_between_epochs_and_examples(images):
+    loader = image_data(images()).train_dataloader()
+    seen = [{i: x for batch in loader for i, x in zip(batch["id"], batch["image"], strict=True)} for _ in range(2)]
+    common = seen[0].keys() & seen[1].keys()
+    assert common and not any(torch.equal(seen[0][i], seen[1][i]) for i in common)
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_loading_leaves_the_global_generators_alone(images, num_workers):
+    torch.manual_seed(5), np.random.seed(5), random.seed(5)
+    expected = torch.rand(1).item(), np.random.rand(), random.random()
+    loader = image_data(images(), num_workers).train_dataloader()
+    torch.manual_seed(5), np.random.seed(5), random.seed(5)
+    assert len(list(loader)) == 6
+    assert (torch.rand(1).item(), np.random.rand(), random.random()) == expected
+
+
+def test_a_state_at_the_end_of_an_epoch_begins_the_next(images):
+    loader = image_data(images()).train_dataloader()
+    list(loader)
+    resumed = image_data(images()).train_dataloader()
+    resumed.load_state_dict(loader.state_dict())
+    assert resumed.state_dict() == {"epoch": 1, "batches": 0}
+    assert_same(next(iter(resumed)), next(iter(loader)))
+
+
+def test_an_epoch_that_was_cut_short_is_not_continued(images):
+    data = image_data(images())
+    loader = ResumableLoader([data.parts["image"].splits["train"]], limit=2)
+    assert [len(list(loader)) for _ in range(2)] == [2, 2]
+    assert len(loader) == 6
+    assert loader.state_dict() == {"epoch": 1, "batches": 2}
+    loader.load_state_dict(loader.state_dict())
+    assert loader.state_dict() == {"epoch": 2, "batches": 0}
+
+
+@pytest.mark.parametrize("world", [1, 2, 3])
+def test_ranks_share_an_epoch(images, world):
+    train = image_data(images(), batch_size=4).parts["image"].splits["train"]
+    ranks = [train.batches(0, rank, world) for rank in range(world)]
+    assert {len(batches) for batches in ranks} == {train.batch_count(world)}
+    flat = [i for batches in ranks for batch in batches for i in batch]
+    assert len(flat) == len(set(flat)) == train.batch_count(world) * 4 * world
+    assert {len(batch) for batches in ranks for batch in batches} == {4}
+
+
+@pytest.mark.parametrize(("n", "world", "batch_size"), [(7, 1, 3), (7, 2, 3), (5, 2, 1), (10, 3, 2), (1, 1, 64)])
+def test_evaluation_sees_each_example(images, n, world, batch_size):
+    from dataclasses import replace
+
+    train = image_data(images()).parts["image"].splits["train"]
+    part = replace(train, train=False, ids=train.ids[:n], batch_size=batch_size)
+    ranks = [part.batches(0, rank, world) for rank in range(world)]
+    assert {len(batches) for batches in ranks} == {part.batch_count(world)}
+    assert all(0 < len(batch) <= batch_size for batches in ranks for batch in batches)
+    flat = [i for batches in ranks for batch in batches for i in batch]
+    assert set(flat) == set(range(n))
+    assert len(flat) <= n + world
+
+
+def test_fewer_examples_than_a_batch_are_one_batch_a_rank(images):
+    train = image_data(images(10), batch_size=64).parts["image"].splits["train"]
+    assert len(train) == 6
+    assert [len(batch) for batch in train.batches(0)] == [6]
+    assert [len(batch) for rank in range(3) for batch in train.batches(0, rank, 3)] == [2, 2, 2]
+
+
+def test_an_input_error_of_a_worker_keeps_its_line(write_image):
+    for i in range(4):
+        write_image(f"a/{i}.png"), write_image(f"b/{i}.png")
+    broken = write_image("b/broken.png")
+    broken.write_bytes(broken.read_bytes()[:40])
+    from mmeff.data import ByRatio, ImageFolder
+
+    data = ImageData(ImageFolder(str(broken.parents[1])), size=8, split=ByRatio(0, 0), num_workers=1)
+    data.setup()
+    with pytest.raises(InputError, match=r"broken\.png is not an image") as caught:
+        list(data.train_dataloader())
+    assert "\n" not in str(caught.value)
+
+
+class Linear(pl.LightningModule):
+    """Dropout and a linear map of the pixels."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.layers = nn.Sequential(nn.Flatten(), nn.Dropout(0.3), nn.Linear(64, 2))
+        self.seen: list[str] = []
+
+    def training_step(self, batch, batch_idx):
+        self.seen += batch["id"]
+        return nn.functional.cross_entropy(self.layers(batch["image"]), batch["label"])
+
+    def validation_step(self, batch, batch_idx):
+        self.layers(batch["image"])
+
+    def configure_optimizers(self):
+        return torch.optim.AdamW(self.parameters(), 1e-2)
+
+
+class KeepGenerator(Callback):
+    """torch's stream travels in the checkpoint."""
+
+    state = None
+
+    def on_save_checkpoint(self, trainer, pl_module, checkpoint):
+        checkpoint["rng"] = torch.get_rng_state()
+
+    def on_load_checkpoint(self, trainer, pl_module, checkpoint):
+        self.state = checkpoint["rng"]
+
+    def on_train_start(self, trainer, pl_module):
+        if self.state is not None:
+            torch.set_rng_state(self.state)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(
+    ("num_workers", "step", "limit"),
+    [(0, 3, 1.0), (0, 6, 1.0), (0, 9, 1.0), (2, 9, 1.0), (0, 4, 4), (0, 5, 4)],
+    ids=["first epoch", "end of epoch", "second epoch", "workers", "end of a short epoch", "in a short epoch"],
+)
+def test_a_killed_lightning_run_ends_bit_equal(images, tmp_path: Path, num_workers, step, limit):
+    def train(ckpt_path=None):
+        model = Linear()
+        save = ModelCheckpoint(tmp_path, filename="{step}", every_n_train_steps=step, save_top_k=-1)
+        trainer = pl.Trainer(
+            accelerator="cpu", max_epochs=3, logger=False, callbacks=[save, KeepGenerator()], limit_train_batches=limit,
+            enable_progress_bar=False, enable_model_summary=False, use_distributed_sampler=False,
+        )  # fmt: skip
+        trainer.fit(model, datamodule=image_data(images(), num_workers), ckpt_path=ckpt_path)
+        return model, trainer.global_step
+
+    whole, steps = train()
+    resumed, resumed_steps = train(tmp_path / f"step={step}.ckpt")
+    assert resumed_steps == steps == (18 if limit == 1.0 else 12)
+    assert resumed.seen == whole.seen[5 * step :]
+    for name, value in whole.state_dict().items():
+        assert torch.equal(value, resumed.state_dict()[name]), name
+
+
+def test_joint_batches_resume(images, sounds):
+    from mmeff.data import AudioData
+
+    def loader():
+        parts = {"a": image_data(images()), "b": AudioData(sounds(), 8000, 0.1, batch_size=2, num_workers=0)}
+        data = JointData(parts, num_workers=0)
+        data.setup()
+        return data.train_dataloader()
+
+    straight = loader()
+    epochs = [list(straight) for _ in range(2)]
+    assert [batch["task"] for batch in epochs[0]] != [batch["task"] for batch in epochs[1]]
+    resumed = loader()
+    resumed.load_state_dict({"epoch": 1, "batches": 5})
+    for batch, expected in zip(resumed, epochs[1][5:], strict=True):
+        assert_same(batch, expected)
