@@ -1,0 +1,45 @@
+"""The block that every backbone repeats."""
+
+from collections.abc import Callable
+
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from mmeff.feedforward import ChannelMixer
+from mmeff.mixers import Mixer
+
+
+class Block(nn.Module):
+    """x = x + mixer(norm(x)); x = x + channel(norm(x)), the second line only if there is a channel mixer.
+
+    Pre-norm residual (Xiong et al. 2020). `drop_path` is the chance that a branch is left out for an example in
+    training (stochastic depth, Huang et al. 2016).
+    """
+
+    def __init__(self, dim: int, mixer: Mixer, channel: ChannelMixer | None, drop_path: float = 0.0):
+        super().__init__()
+        from timm.layers import DropPath
+
+        self.norm1, self.mixer = nn.LayerNorm(dim), mixer
+        self.norm2, self.channel = (None, None) if channel is None else (nn.LayerNorm(dim), channel)
+        self.drop = DropPath(drop_path) if drop_path else nn.Identity()
+
+    def forward(self, x: Tensor, grid: tuple[int, ...], lengths: Tensor | None = None) -> Tensor:
+        x = x + self.drop(self.mixer(self.norm1(x), grid, lengths))
+        if self.norm2 is None or self.channel is None:
+            return x
+        return x + self.drop(self.channel(self.norm2(x), lengths))
+
+
+MixerFactory = Callable[[int], Mixer]
+ChannelFactory = Callable[[int], ChannelMixer]
+
+
+def run(blocks: nn.ModuleList, x: Tensor, grid: tuple[int, ...], lengths: Tensor | None, recompute: bool) -> Tensor:
+    """All blocks in order; with `recompute`, activations inside a block are computed again in the backward pass."""
+    for block in blocks:
+        if recompute and x.requires_grad:
+            x = checkpoint(block, x, grid, lengths, use_reentrant=False)  # type: ignore[assignment]
+        else:
+            x = block(x, grid, lengths)
+    return x

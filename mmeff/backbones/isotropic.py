@@ -1,0 +1,52 @@
+"""Isotropic: the same width and grid from the first block to the last (ViT, Vim, AuM)."""
+
+from torch import nn
+
+from mmeff.backbones.base import Backbone
+from mmeff.backbones.block import Block, ChannelFactory, MixerFactory, run
+from mmeff.feedforward import MLP
+from mmeff.mixers import Attention
+from mmeff.tokens import Tokens
+
+
+class Isotropic(Backbone):
+    """`depth` blocks of one width, then a norm. Lists of mixers and channel mixers are tiled over the depth."""
+
+    def __init__(
+        self,
+        dim: int = 192,
+        depth: int = 12,
+        mixer: MixerFactory | list[MixerFactory] = Attention,
+        channel: ChannelFactory | list[ChannelFactory] | None = MLP,
+        drop_path: float = 0.0,
+        recompute: bool = False,
+    ):
+        """
+        Args:
+            dim: width.
+            depth: number of blocks.
+            mixer: token mixer of each block; a list is a pattern that repeats ([scan, scan, attention]).
+            channel: channel mixer of each block, likewise; null for blocks without one (Vim, MambaOut).
+            drop_path: chance of leaving out the last block's branches in training; rises linearly from 0 at the first.
+            recompute: save memory by computing activations again in the backward pass.
+        """
+        super().__init__()
+        self.in_dim = self.out_dim = dim
+        self.recompute = recompute
+        mixers = mixer if isinstance(mixer, list) else [mixer]
+        channels = channel if isinstance(channel, list) else [channel]
+        if depth < 1 or not mixers or not channels:
+            raise ValueError(f"a backbone needs a depth of 1 or more and a mixer, got depth = {depth}, mixer = {mixer}")
+        self.blocks = nn.ModuleList()
+        for i in range(depth):
+            make_mixer, make_channel = mixers[i % len(mixers)], channels[i % len(channels)]
+            rate = drop_path * i / max(depth - 1, 1)
+            self.blocks.append(Block(dim, make_mixer(dim), make_channel(dim) if make_channel else None, rate))
+        self.norm = nn.LayerNorm(dim)
+
+    def forward(self, tokens: Tokens) -> Tokens:
+        x = run(self.blocks, tokens.x, tokens.grid, tokens.lengths, self.recompute)
+        return tokens._replace(x=self.norm(x))
+
+    def layers(self) -> list[nn.Module]:
+        return [*self.blocks, self.norm]

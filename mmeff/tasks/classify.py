@@ -1,0 +1,266 @@
+"""Classification: tokenizer -> backbone -> head, its loss and its metrics, as a LightningModule."""
+
+from abc import ABC
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from lightning.pytorch import LightningModule
+from torch import Tensor, nn
+from torchmetrics import MetricCollection
+from torchmetrics.classification import (
+    MulticlassAccuracy,
+    MulticlassF1Score,
+    MultilabelAveragePrecision,
+    MultilabelF1Score,
+)
+
+from mmeff.backbones import Backbone
+from mmeff.errors import InputError
+from mmeff.heads import Head, MeanPool, Pool
+from mmeff.init import init_weights
+from mmeff.spec import DataSpec
+from mmeff.tasks.mix import Mix
+from mmeff.tasks.optim import AdamWCosine
+from mmeff.tokenizers import Tokenizer
+
+TokenizerFactory = Callable[[int], Tokenizer]
+
+
+class Classification(LightningModule, ABC):
+    """One backbone, and for each task (a signal with its labels) a tokenizer and a head.
+
+    A new model knows no classes: `prepare(specs, samples)` builds the heads and fits the tokenizers, from the data
+    before training, or from a checkpoint. Every step takes one batch of one task, `batch["task"]`.
+    """
+
+    def __init__(
+        self,
+        tokenizers: dict[str, Tokenizer],
+        backbone: Backbone,
+        pool: Callable[[int], Pool],
+        dropout: float,
+        smoothing: float,
+        mix: Mix | None,
+        optimizer: AdamWCosine,
+    ):
+        super().__init__()
+        self.tokenizers = nn.ModuleDict(tokenizers)
+        self.backbone = backbone
+        self.heads = nn.ModuleDict()
+        self.make_head = lambda classes: Head(backbone.out_dim, classes, pool, dropout)
+        self.smoothing, self.mix, self.optimizer_config = smoothing, mix, optimizer
+        self.specs: dict[str, DataSpec] = {}
+        #: Where it came from, in plain values: what `mmeff.load` builds the same model from.
+        self.recipe: dict[str, Any] | None = None
+        init_weights(self, depth=len(backbone.layers()))
+
+    def prepare(self, specs: dict[str, DataSpec], samples: dict[str, Any] | None = None) -> None:
+        """Build a head for each task, and fit its tokenizer to raw training examples where there are some."""
+        if self.specs:
+            if specs != self.specs:
+                raise InputError(different_data(self.specs, specs))
+            return
+        if set(specs) != set(self.tokenizers):
+            raise InputError(f"the model has tokenizers for {sorted(self.tokenizers)}, the data is {sorted(specs)}")
+        for name, spec in specs.items():
+            tokenizer = self.tokenizers[name]
+            assert isinstance(tokenizer, Tokenizer)
+            if tokenizer.modality != spec.modality:
+                raise InputError(
+                    f"{type(tokenizer).__name__} reads {tokenizer.modality}, but the data is {spec.modality}: "
+                    "give model.tokenizer one of that kind (`mmeff list`)"
+                )
+            if samples is not None:
+                tokenizer.fit(samples[name])
+            self.heads[name] = self.make_head(len(spec.classes))
+            init_weights(self.heads[name], depth=1)
+            for stage in ("val", "test"):
+                setattr(self, f"{stage}_{name}", metrics(spec))
+        self.specs = dict(specs)
+
+    def forward(self, task: str, raw: Any, lengths: Tensor | None = None) -> Tensor:
+        """Raw batch of one task -> logits (B, classes)."""
+        return self.heads[task](self.backbone(self.tokenizers[task](raw, lengths)))
+
+    def setup(self, stage: str) -> None:
+        if not self.specs:  # a Trainer without the command line: the data is at hand here
+            data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
+            if data is None:
+                raise InputError("call model.prepare(specs) first, or give the Trainer a data module of mmeff.data")
+            self.prepare(data.specs, data.fit_sample() if stage == "fit" else None)
+
+    def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
+        task = batch["task"]
+        spec = self.specs[task]
+        raw, label = batch[spec.modality], batch["label"]
+        if spec.multilabel:
+            loss = F.binary_cross_entropy_with_logits(self(task, raw, batch.get("lengths")), label)
+        elif self.mix is None or spec.modality == "text":
+            loss = F.cross_entropy(self(task, raw, batch.get("lengths")), label, label_smoothing=self.smoothing)
+        else:
+            raw, target = self.mix(raw, label, len(spec.classes), self.smoothing)
+            lengths = batch.get("lengths")
+            if lengths is not None:  # a blend of two clips is as long as the longer one
+                lengths = lengths[: len(raw)]
+                lengths = torch.maximum(lengths, lengths.flip(0))
+            loss = F.cross_entropy(self(task, raw, lengths), target)
+        for module in self.backbone.modules():
+            aux = getattr(module, "aux_loss", None)
+            if aux is not None:
+                loss = loss + aux
+        self.log("train/loss", loss, prog_bar=True, on_step=True, on_epoch=False, batch_size=len(batch["label"]))
+        return loss
+
+    def validation_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
+        return self._evaluate(batch, "val")
+
+    def test_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
+        return self._evaluate(batch, "test")
+
+    def _evaluate(self, batch: dict[str, Any], stage: str) -> Tensor:
+        """Logits (B, classes); metrics are updated on the way."""
+        task, label = batch["task"], batch["label"]
+        spec = self.specs[task]
+        logits = self(task, batch[spec.modality], batch.get("lengths")).float()
+        getattr(self, f"{stage}_{task}").update(logits, label.int() if spec.multilabel else label)
+        if spec.multilabel:
+            loss = F.binary_cross_entropy_with_logits(logits, label)
+        else:
+            loss = F.cross_entropy(logits, label)
+        self.log(f"{stage}/loss", loss, on_step=False, on_epoch=True, batch_size=len(label))
+        return logits
+
+    def on_validation_epoch_end(self) -> None:
+        self._log_metrics("val")
+
+    def on_test_epoch_end(self) -> None:
+        self._log_metrics("test")
+
+    def _log_metrics(self, stage: str) -> None:
+        """Each task's metrics, and `score`: the mean over tasks of accuracy (single-label) or mAP (multi-label)."""
+        scores = []
+        for task, spec in self.specs.items():
+            collection = getattr(self, f"{stage}_{task}")
+            prefix = f"{stage}/{task}/" if len(self.specs) > 1 else f"{stage}/"
+            values = {prefix + key: value for key, value in collection.compute().items()}
+            collection.reset()
+            self.log_dict(values, prog_bar=False)
+            scores.append(values[prefix + ("map" if spec.multilabel else "acc")])
+        self.log(f"{stage}/score", torch.stack(scores).mean(), prog_bar=True)
+
+    def configure_optimizers(self) -> Any:
+        inner = self.backbone.layers()
+        layers = [list(self.tokenizers.values()), *([layer] for layer in inner), list(self.heads.values())]
+        steps = int(self.trainer.estimated_stepping_batches)
+        optimizer, schedule = self.optimizer_config.build(layers, steps)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        specs = {name: spec.to_dict() for name, spec in self.specs.items()}
+        checkpoint["mmeff"] = {"model": self.recipe, "specs": specs}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        stored = checkpoint.get("mmeff")
+        if stored is None:
+            raise InputError("this checkpoint was not written by mmeff: it holds no class names and no recipe")
+        specs = {name: DataSpec.from_dict(values) for name, values in stored["specs"].items()}
+        if self.specs and specs != self.specs:
+            raise InputError(different_data(specs, self.specs))
+        check_keys(checkpoint["state_dict"], self.state_dict())
+
+
+class Classify(Classification):
+    """One signal, one set of labels."""
+
+    def __init__(
+        self,
+        tokenizer: TokenizerFactory,
+        backbone: Backbone,
+        pool: Callable[[int], Pool] = MeanPool,
+        dropout: float = 0.0,
+        smoothing: float = 0.0,
+        mix: Mix | None = None,
+        optimizer: AdamWCosine = AdamWCosine(),  # noqa: B008 (a frozen default, shown by --print_config)
+    ):
+        """
+        Args:
+            tokenizer: turns the raw signal into tokens of the backbone's width.
+            backbone: mixes the tokens.
+            pool: from tokens to one vector.
+            dropout: on that vector, before the last linear map.
+            smoothing: label smoothing.
+            mix: mixup and CutMix.
+            optimizer: AdamW and its learning rate over the run.
+        """
+        built = tokenizer(backbone.in_dim)
+        super().__init__({built.modality: built}, backbone, pool, dropout, smoothing, mix, optimizer)
+
+
+class JointClassify(Classification):
+    """Several signals through one shared backbone, each with its own tokenizer and head."""
+
+    def __init__(
+        self,
+        tokenizers: dict[str, TokenizerFactory],
+        backbone: Backbone,
+        pool: Callable[[int], Pool] = MeanPool,
+        dropout: float = 0.0,
+        smoothing: float = 0.0,
+        mix: Mix | None = None,
+        optimizer: AdamWCosine = AdamWCosine(),  # noqa: B008
+    ):
+        """
+        Args:
+            tokenizers: one for each part of the data, under the same names.
+            backbone: mixes the tokens of all of them.
+            pool: from tokens to one vector.
+            dropout: on that vector, before the last linear map.
+            smoothing: label smoothing.
+            mix: mixup and CutMix of images and sounds.
+            optimizer: AdamW and its learning rate over the run.
+        """
+        built = {name: make(backbone.in_dim) for name, make in tokenizers.items()}
+        super().__init__(built, backbone, pool, dropout, smoothing, mix, optimizer)
+
+
+def metrics(spec: DataSpec) -> MetricCollection:
+    K = len(spec.classes)
+    if spec.multilabel:
+        return MetricCollection({"map": MultilabelAveragePrecision(K), "f1": MultilabelF1Score(K)})
+    found = {"acc": MulticlassAccuracy(K, average="micro"), "f1": MulticlassF1Score(K)}
+    if K > 5:
+        found["top5"] = MulticlassAccuracy(K, top_k=5, average="micro")
+    return MetricCollection(found)  # type: ignore[arg-type]
+
+
+def different_data(stored: dict[str, DataSpec], given: dict[str, DataSpec]) -> str:
+    """One line: how the data that a model was trained on differs from the data at hand."""
+    if set(stored) != set(given):
+        return f"the checkpoint is of a model for {sorted(stored)}, the data is {sorted(given)}"
+    for name, spec in stored.items():
+        if spec.classes != given[name].classes:
+            missing = sorted(set(spec.classes) ^ set(given[name].classes))
+            return (
+                f"the checkpoint knows {len(spec.classes)} {name} classes, the data has {len(given[name].classes)}; "
+                f"not in both: {missing[:5]}. Take the checkpoint of a run on this data"
+            )
+        if spec != given[name]:
+            return f"the checkpoint was trained on {name} as {spec.preprocessing}, the data gives {given[name].preprocessing}"
+    return "the checkpoint is of other data"
+
+
+def check_keys(stored: dict[str, Any], own: dict[str, Any]) -> None:
+    """InputError that names the first tensors in which a checkpoint and the model differ."""
+    for key, value in own.items():
+        if key not in stored:
+            raise InputError(f"the checkpoint is of another model: it has no {key}. Give the recipe it was trained with")
+        if isinstance(value, Tensor) and not key.endswith("_extra_state") and stored[key].shape != value.shape:
+            raise InputError(
+                f"the checkpoint is of another model: {key} is {tuple(stored[key].shape)} there and "
+                f"{tuple(value.shape)} here. Give the recipe it was trained with"
+            )
+    extra = sorted(set(stored) - set(own))
+    if extra:
+        raise InputError(f"the checkpoint is of another model: it also has {extra[0]}. Give the recipe it was trained with")

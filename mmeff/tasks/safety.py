@@ -1,0 +1,172 @@
+"""What keeps a run from losing work: exact resuming, atomic checkpoints, a stop at Ctrl-C, a guard against NaN."""
+
+import os
+import random
+import signal
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.plugins.io import TorchCheckpointIO
+from torch import Tensor, nn
+
+from mmeff.errors import TrainingError
+
+
+class RandomState(Callback):
+    """Saves the state of every random number generator with a checkpoint, so that a resumed run repeats it bit by bit."""
+
+    def __init__(self) -> None:
+        self.pending: dict[str, Any] | None = None
+
+    def state_dict(self) -> dict[str, Any]:
+        name, keys, *position = np.random.get_state()  # noqa: NPY002 (timm draws from the global stream)
+        python_version, python_state, _ = random.getstate()
+        return {
+            "torch": torch.get_rng_state(),
+            "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+            "numpy": {"name": name, "keys": torch.tensor(keys.astype(np.int64)), "position": position},
+            "python": {"version": python_version, "state": torch.tensor(python_state, dtype=torch.int64)},
+        }
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.pending = state_dict
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        # As late as this: starting a run draws random numbers too.
+        state, self.pending = self.pending, None
+        if state is None:
+            return
+        torch.set_rng_state(state["torch"].cpu())
+        if torch.cuda.is_available() and len(state["cuda"]) == torch.cuda.device_count():
+            torch.cuda.set_rng_state_all([s.cpu() for s in state["cuda"]])
+        keys = state["numpy"]["keys"].numpy().astype(np.uint32)
+        np.random.set_state((state["numpy"]["name"], keys, *state["numpy"]["position"]))  # noqa: NPY002
+        random.setstate((state["python"]["version"], tuple(state["python"]["state"].tolist()), None))
+
+
+class AtomicCheckpointIO(TorchCheckpointIO):
+    """Writes a checkpoint beside its place and moves it there when it is whole: a crash never leaves half a file."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:
+        path = Path(path)
+        part = path.with_name(path.name + ".part")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with open(part, "wb") as file:
+                torch.save(checkpoint, file)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(part, path)
+        except (OSError, RuntimeError) as error:
+            part.unlink(missing_ok=True)
+            kept = "The checkpoint before it is whole" if path.exists() else "There is no earlier checkpoint"
+            raise TrainingError(
+                f"cannot save {path}: {describe_write_error(error)}. {kept}; "
+                "free some space, then run the same command with --ckpt_path last"
+            ) from error
+
+
+def describe_write_error(error: BaseException) -> str:
+    """The system's own words ("No space left on device"), which torch.save hides behind its own error."""
+    found: BaseException | None = error
+    while found is not None:
+        if isinstance(found, OSError) and found.strerror:
+            return found.strerror
+        found = found.__context__
+    return str(error).splitlines()[0]
+
+
+class StopOnInterrupt(Callback):
+    """Ctrl-C or SIGTERM ends a fit after the running step, with everything saved; a second Ctrl-C ends it at once."""
+
+    def __init__(self, checkpoint: Path):
+        self.checkpoint = checkpoint
+        self.asked = False
+        self.previous: dict[int, Any] = {}
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            self.previous[number] = signal.signal(number, self._ask)
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        while self.previous:
+            signal.signal(*self.previous.popitem())
+
+    def _ask(self, number: int, frame: Any) -> None:
+        if self.asked:
+            raise KeyboardInterrupt
+        self.asked = True
+        print("\nstopping after this step (once more to stop at once)", flush=True)
+
+    def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
+        self._stop_if_asked(trainer)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._stop_if_asked(trainer)
+
+    def _stop_if_asked(self, trainer: Trainer) -> None:
+        if self.asked:
+            trainer.save_checkpoint(self.checkpoint)
+            raise TrainingError(
+                f"stopped at step {trainer.global_step}; saved {self.checkpoint}. "
+                "Go on with the same command and --ckpt_path last"
+            )
+
+
+class NaNGuard(Callback):
+    """Ends a run at the first loss or gradient that is not finite, before it reaches the weights."""
+
+    def __init__(self, checkpoint: Path):
+        self.checkpoint = checkpoint
+        self.batch: Any = None
+        self.loss: Tensor | None = None
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        self.batch = batch
+
+    def on_before_backward(self, trainer: Trainer, pl_module: LightningModule, loss: Tensor) -> None:
+        self.loss = loss.detach()
+
+    def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Any) -> None:
+        assert self.loss is not None
+        grads = [p.grad for p in pl_module.parameters() if p.grad is not None]
+        total = torch.stack(torch._foreach_norm(grads)).sum() + self.loss  # one transfer from the device, not hundreds
+        if bool(total.isfinite()):
+            return
+        where = self._locate(pl_module)
+        trainer.save_checkpoint(self.checkpoint)
+        raise TrainingError(
+            f"the loss or its gradient stopped being finite at step {trainer.global_step}: {where}. "
+            f"The weights before this step are in {self.checkpoint}; lower model.optimizer.lr or set "
+            "trainer.gradient_clip_val, and check the data of this batch: " + ", ".join(map(str, self.batch["id"][:4]))
+        )
+
+    @torch.no_grad()
+    def _locate(self, pl_module: Any) -> str:
+        """The first layer whose output is not finite, found by running the batch again."""
+        found: list[str] = []
+
+        def watch(name: str):
+            def hook(module: nn.Module, args: Any, output: Any) -> None:
+                tensors = [t for t in (output if isinstance(output, tuple) else (output,)) if isinstance(t, Tensor)]
+                if any(not t.isfinite().all() for t in tensors if t.is_floating_point()):
+                    found.append(name)
+
+            return hook
+
+        hooks = [m.register_forward_hook(watch(name)) for name, m in pl_module.named_modules() if name]
+        try:
+            spec = pl_module.specs[self.batch["task"]]
+            pl_module(self.batch["task"], self.batch[spec.modality], self.batch.get("lengths"))
+        finally:
+            for hook in hooks:
+                hook.remove()
+        if found:
+            return f"first in the output of {found[0]}"
+        for name, param in pl_module.named_parameters():
+            if param.grad is not None and not param.grad.isfinite().all():
+                return f"first in the gradient of {name}"
+        return "in the loss itself"

@@ -1,0 +1,23 @@
+"""Raw signal -> Tokens: one file a modality, and the positions they add."""
+
+from mmeff.tokenizers.audio import AudioFrames, AudioPatches, AudioWave, SpecAugment
+from mmeff.tokenizers.base import Tokenizer
+from mmeff.tokenizers.image import ImagePatches, ImageStem
+from mmeff.tokenizers.positions import LearnedPositions, NoPositions, Positions, SinusoidalPositions
+from mmeff.tokenizers.text import TextBPE, TextBytes
+
+__all__ = [
+    "AudioFrames",
+    "AudioPatches",
+    "AudioWave",
+    "ImagePatches",
+    "ImageStem",
+    "LearnedPositions",
+    "NoPositions",
+    "Positions",
+    "SinusoidalPositions",
+    "SpecAugment",
+    "TextBPE",
+    "TextBytes",
+    "Tokenizer",
+]

@@ -1,0 +1,233 @@
+"""Sound (B, S) -> Tokens on a (time, frequency) or a (time,) grid."""
+
+from collections.abc import Callable, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from mmeff.tokenizers.base import Tokenizer
+from mmeff.tokenizers.dropout import TokenDropout
+from mmeff.tokenizers.positions import Positions, SinusoidalPositions
+from mmeff.tokens import Tokens, valid_mask, zero_padding
+
+
+def full_lengths(raw: Tensor) -> Tensor:
+    return torch.full((len(raw),), raw.shape[1], device=raw.device)
+
+
+class LogMel(nn.Module):
+    """Log-mel spectrogram, normalised to zero mean and unit variance over the training clips.
+
+    (B, S) -> (B, T, M): 25 ms Hann windows every 10 ms, T = 1 + S // hop, power in M mel bands, natural logarithm.
+    AST and AuM take M = 128 (Gong et al. 2021, section 2.1); theirs are Kaldi's, without its dither and pre-emphasis here.
+    Frames past a clip's end are zero, which is the mean.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, sample_rate: int, mels: int):
+        super().__init__()
+        from torchaudio.transforms import MelSpectrogram
+
+        if sample_rate <= 0:
+            raise ValueError(f"sample_rate must be positive, got {sample_rate}")
+        window, self.hop = round(0.025 * sample_rate), round(0.010 * sample_rate)
+        n_fft = 2 ** (2 * window - 1).bit_length()  # finer than the window, so that no low mel band is empty
+        self.spectrogram = MelSpectrogram(
+            sample_rate, n_fft=n_fft, win_length=window, hop_length=self.hop, n_mels=mels, pad_mode="constant"
+        )
+        self.register_buffer("mean", torch.zeros(()))
+        self.register_buffer("std", torch.ones(()))
+
+    def fit(self, clips: Sequence[Tensor]) -> None:
+        logs = torch.cat([self._log(clip[None]).flatten() for clip in clips]).double()
+        self.mean.copy_(logs.mean())
+        self.std.copy_(logs.std().clamp_min(1e-3))
+
+    def forward(self, raw: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """-> (B, T, M) and the true number of frames of each clip (B,)."""
+        frames = 1 + lengths // self.hop
+        x = (self._log(raw) - self.mean) / self.std
+        return zero_padding(x, frames), frames
+
+    def _log(self, raw: Tensor) -> Tensor:
+        with torch.autocast(raw.device.type, enabled=False):  # a power spectrum needs more range than half precision
+            return self.spectrogram(raw.float()).clamp_min(1e-8).log().mT
+
+
+class SpecAugment(nn.Module):
+    """Hides one random band of at most `frequency` mel bands and one of at most `time` frames of each clip in training.
+
+    A hidden value becomes the mean, zero (Park et al. 2019). A time band covers at most half of the clip.
+    """
+
+    def __init__(self, frequency: int = 24, time: int = 48):
+        super().__init__()
+        self.frequency, self.time = frequency, time
+
+    def forward(self, x: Tensor, frames: Tensor) -> Tensor:
+        """x (B, T, M), frames (B,)."""
+        if not self.training:
+            return x
+        B, T, M = x.shape
+        wide = torch.minimum(torch.full_like(frames, self.time), frames // 2)
+        keep_t = self._band(T, frames, wide, x)[:, :, None]
+        keep_f = self._band(M, torch.full_like(frames, M), torch.full_like(frames, min(self.frequency, M)), x)
+        return x * keep_t * keep_f[:, None, :]
+
+    @staticmethod
+    def _band(n: int, size: Tensor, widest: Tensor, x: Tensor) -> Tensor:
+        """(B, n) zeros on one band an example, at most `widest` wide within the first `size` cells, ones elsewhere."""
+        u = torch.rand(2, len(size), device=x.device)
+        width = (u[0] * (widest + 1)).long()
+        start = (u[1] * (size - width + 1)).long()
+        cell = torch.arange(n, device=x.device)
+        return ((cell < start[:, None]) | (cell >= (start + width)[:, None])).to(x.dtype)
+
+
+class AudioPatches(Tokenizer):
+    """Patches of a log-mel spectrogram on a (time, frequency) grid (AST, AuM)."""
+
+    modality = "audio"
+
+    def __init__(
+        self,
+        dim: int,
+        sample_rate: int = 16000,
+        mels: int = 128,
+        patch: list[int] = [16, 16],  # noqa: B006 (jsonargparse wants a plain default)
+        stride: list[int] | None = None,
+        positions: Callable[[int], Positions] = SinusoidalPositions,
+        spec_augment: SpecAugment | None = None,
+        token_dropout: float = 0.0,
+    ):
+        """
+        Args:
+            dim: width of the tokens, given by the backbone.
+            sample_rate: samples a second of the sound that comes in.
+            mels: mel bands.
+            patch: frames and mel bands of a patch.
+            stride: frames and mel bands from one patch to the next. None: `patch`.
+            positions: what is added to the tokens to say where they are.
+            spec_augment: bands of time and frequency to hide in training.
+            token_dropout: share of tokens zeroed in training.
+        """
+        super().__init__()
+        self.patch, self.stride = tuple(patch), tuple(stride or patch)
+        self.log_mel = LogMel(sample_rate, mels)
+        self.spec_augment = spec_augment
+        self.project = nn.Conv2d(1, dim, self.patch, self.stride)
+        self.dropout = TokenDropout(token_dropout)
+        self.positions = positions(dim)
+        if mels < self.patch[1]:
+            raise ValueError(f"a patch of {self.patch[1]} mel bands does not fit into mels = {mels}")
+
+    def fit(self, raw: Sequence[Tensor]) -> None:
+        self.log_mel.fit(raw)
+
+    def forward(self, raw: Tensor, lengths: Tensor | None = None) -> Tokens:
+        x, frames = self.log_mel(raw, full_lengths(raw) if lengths is None else lengths)
+        if self.spec_augment is not None:
+            x = self.spec_augment(x, frames)
+        (p, _), (s, _) = self.patch, self.stride
+        rows = 1 + (frames - p).clamp_min(0).add(s - 1) // s  # patches that cover every true frame
+        missing = p - x.shape[1] if x.shape[1] < p else -(x.shape[1] - p) % s
+        x = self.project(F.pad(x, (0, 0, 0, missing))[:, None])  # (B, D, T', F')
+        grid = (x.shape[2], x.shape[3])
+        return self.positions(Tokens(self.dropout(x.flatten(2).mT), grid, rows * grid[1]))
+
+
+class AudioFrames(Tokenizer):
+    """Log-mel frames as one sequence: two convolutions over time, the second with a stride (Whisper's stem).
+
+    x = GELU(conv(GELU(conv(log-mel)))), kernel 3, `stride` frames of 10 ms a token (Radford et al. 2022, section 2.2).
+    """
+
+    modality = "audio"
+
+    def __init__(
+        self,
+        dim: int,
+        sample_rate: int = 16000,
+        mels: int = 80,
+        stride: int = 2,
+        positions: Callable[[int], Positions] = SinusoidalPositions,
+        spec_augment: SpecAugment | None = None,
+        token_dropout: float = 0.0,
+    ):
+        """
+        Args:
+            dim: width of the tokens, given by the backbone.
+            sample_rate: samples a second of the sound that comes in.
+            mels: mel bands.
+            stride: frames a token.
+            positions: what is added to the tokens to say where they are.
+            spec_augment: bands of time and frequency to hide in training.
+            token_dropout: share of tokens zeroed in training.
+        """
+        super().__init__()
+        self.stride = stride
+        self.log_mel = LogMel(sample_rate, mels)
+        self.spec_augment = spec_augment
+        self.conv1 = nn.Conv1d(mels, dim, 3, 1, 1)
+        self.conv2 = nn.Conv1d(dim, dim, 3, stride, 1)
+        self.dropout = TokenDropout(token_dropout)
+        self.positions = positions(dim)
+
+    def fit(self, raw: Sequence[Tensor]) -> None:
+        self.log_mel.fit(raw)
+
+    def forward(self, raw: Tensor, lengths: Tensor | None = None) -> Tokens:
+        x, frames = self.log_mel(raw, full_lengths(raw) if lengths is None else lengths)
+        if self.spec_augment is not None:
+            x = self.spec_augment(x, frames)
+        x = zero_padding(F.gelu(self.conv1(x.mT)).mT, frames)
+        x = F.gelu(self.conv2(x.mT)).mT
+        return self.positions(Tokens(self.dropout(x), (x.shape[1],), (frames - 1) // self.stride + 1))
+
+
+class AudioWave(Tokenizer):
+    """Strided convolutions on the raw waveform, no spectrogram (wav2vec 2.0's feature encoder, made narrower).
+
+    Layer i: x = GELU(LayerNorm(conv_i x)), kernel k_i, stride s_i; one token every prod(s_i) samples
+    (Baevski et al. 2020, section 2). Normalising over channels alone keeps padding and neighbours out of it.
+    """
+
+    modality = "audio"
+
+    def __init__(
+        self,
+        dim: int,
+        strides: list[int] = [5, 4, 4, 4],  # noqa: B006 (jsonargparse wants a plain default)
+        width: int = 64,
+        positions: Callable[[int], Positions] = SinusoidalPositions,
+        token_dropout: float = 0.0,
+    ):
+        """
+        Args:
+            dim: width of the tokens, given by the backbone.
+            strides: stride of each convolution; its kernel is twice as long. 5 * 4 * 4 * 4 = 320 samples a token.
+            width: channels of the first convolution; doubled at each further one, up to `dim`.
+            positions: what is added to the tokens to say where they are.
+            token_dropout: share of tokens zeroed in training.
+        """
+        super().__init__()
+        self.strides = tuple(strides)
+        widths = [min(width * 2**i, dim) for i in range(len(strides) - 1)] + [dim]
+        self.convs = nn.ModuleList(
+            nn.Conv1d(c_in, c_out, 2 * s, s) for c_in, c_out, s in zip([1, *widths], widths, strides, strict=False)
+        )
+        self.norms = nn.ModuleList(nn.LayerNorm(c) for c in widths)
+        self.dropout = TokenDropout(token_dropout)
+        self.positions = positions(dim)
+
+    def forward(self, raw: Tensor, lengths: Tensor | None = None) -> Tokens:
+        lengths = full_lengths(raw) if lengths is None else lengths
+        x = (raw * valid_mask(lengths, raw.shape[1]))[..., None]  # (B, S, 1)
+        for conv, norm, s in zip(self.convs, self.norms, self.strides, strict=True):
+            padded = F.pad(x.mT, (0, s + -x.shape[1] % s))  # windows start at every multiple of s and cover the end
+            lengths = (lengths + s - 1) // s
+            x = zero_padding(F.gelu(norm(conv(padded).mT)), lengths)
+        return self.positions(Tokens(self.dropout(x), (x.shape[1],), lengths))

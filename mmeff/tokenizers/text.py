@@ -1,0 +1,141 @@
+"""A list of B strings -> Tokens on an (L,) grid."""
+
+from abc import abstractmethod
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from mmeff.tokenizers.base import Tokenizer
+from mmeff.tokenizers.dropout import TokenDropout
+from mmeff.tokenizers.positions import Positions, SinusoidalPositions
+from mmeff.tokens import Tokens
+
+
+class TextTokenizer(Tokenizer):
+    """Strings -> ids -> embeddings; a subclass says what an id is. Texts past `max_length` ids are cut and counted."""
+
+    modality = "text"
+
+    def __init__(
+        self, dim: int, vocab: int, max_length: int, positions: Callable[[int], Positions], token_dropout: float
+    ):
+        super().__init__()
+        if max_length < 1:
+            raise ValueError(f"max_length must be positive, got {max_length}")
+        self.max_length = max_length
+        self.embed = nn.Embedding(vocab, dim)
+        self.dropout = TokenDropout(token_dropout)
+        self.positions = positions(dim)
+        self.seen = self.cut = 0
+
+    @abstractmethod
+    def encode(self, text: list[str]) -> list[list[int]]:
+        """Ids of each text, none of them empty."""
+
+    def forward(self, raw: list[str], lengths: Tensor | None = None) -> Tokens:
+        rows = self.encode(raw)
+        self.seen += len(rows)
+        self.cut += sum(len(row) > self.max_length for row in rows)
+        rows = [row[: self.max_length] for row in rows]
+        L = max(map(len, rows))
+        ids = torch.zeros(len(rows), L, dtype=torch.long)
+        for i, row in enumerate(rows):
+            ids[i, : len(row)] = torch.tensor(row)
+        device = self.embed.weight.device
+        x = self.embed(ids.to(device, non_blocking=True))
+        true = torch.tensor([len(row) for row in rows], device=device)
+        return self.positions(Tokens(self.dropout(x), (L,), true))
+
+    def report(self) -> str | None:
+        """What to tell the user about texts that were cut since the last report."""
+        seen, cut, self.seen, self.cut = self.seen, self.cut, 0, 0
+        if not cut:
+            return None
+        return f"{cut} of {seen} texts were longer than max_length = {self.max_length} tokens and were cut there"
+
+
+class TextBytes(TextTokenizer):
+    """One token a UTF-8 byte: no vocabulary to learn, no text it cannot read."""
+
+    def __init__(
+        self,
+        dim: int,
+        max_length: int = 1024,
+        positions: Callable[[int], Positions] = SinusoidalPositions,
+        token_dropout: float = 0.0,
+    ):
+        """
+        Args:
+            dim: width of the tokens, given by the backbone.
+            max_length: longest text in bytes; the rest is cut.
+            positions: what is added to the tokens to say where they are.
+            token_dropout: share of tokens zeroed in training.
+        """
+        super().__init__(dim, 256, max_length, positions, token_dropout)
+
+    def encode(self, text: list[str]) -> list[list[int]]:
+        return [list(t.encode()) or [0] for t in text]
+
+
+class TextBPE(TextTokenizer):
+    """Byte-level byte-pair encoding, trained on the training split with the `tokenizers` library.
+
+    Its merges are part of the state_dict, so a checkpoint reads new text as the training run did.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        vocab: int = 8192,
+        max_length: int = 256,
+        lowercase: bool = True,
+        positions: Callable[[int], Positions] = SinusoidalPositions,
+        token_dropout: float = 0.0,
+    ):
+        """
+        Args:
+            dim: width of the tokens, given by the backbone.
+            vocab: most ids that training may make; at least 256, for the bytes.
+            max_length: longest text in tokens; the rest is cut.
+            lowercase: fold capitals before splitting.
+            positions: what is added to the tokens to say where they are.
+            token_dropout: share of tokens zeroed in training.
+        """
+        super().__init__(dim, vocab, max_length, positions, token_dropout)
+        if vocab < 256:
+            raise ValueError(f"a byte-level vocabulary has at least 256 entries, got vocab = {vocab}")
+        self.vocab, self.lowercase = vocab, lowercase
+        self.bpe = None
+
+    def fit(self, raw: Sequence[str]) -> None:
+        from tokenizers import Tokenizer as Bpe
+        from tokenizers import decoders, models, normalizers, pre_tokenizers, trainers
+
+        bpe = Bpe(models.BPE())
+        bpe.normalizer = normalizers.Sequence(  # type: ignore[assignment]
+            [normalizers.NFC(), *([normalizers.Lowercase()] if self.lowercase else [])]
+        )
+        bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)  # type: ignore[assignment]
+        bpe.decoder = decoders.ByteLevel()  # type: ignore[assignment]
+        alphabet = pre_tokenizers.ByteLevel.alphabet()
+        trainer = trainers.BpeTrainer(vocab_size=self.vocab, initial_alphabet=alphabet, show_progress=False)
+        bpe.train_from_iterator(raw, trainer, length=len(raw))
+        self.bpe = bpe
+
+    def encode(self, text: list[str]) -> list[list[int]]:
+        if self.bpe is None:
+            raise ValueError("this TextBPE has no vocabulary yet: call fit(texts), or load a trained state_dict")
+        return [e.ids or [0] for e in self.bpe.encode_batch(text, add_special_tokens=False)]
+
+    # The merges as a byte tensor, not a string: then safetensors files hold them as well.
+    def get_extra_state(self) -> Tensor:
+        text = self.bpe.to_str() if self.bpe is not None else ""
+        return torch.from_numpy(np.frombuffer(text.encode(), dtype=np.uint8).copy())
+
+    def set_extra_state(self, state: Tensor) -> None:
+        from tokenizers import Tokenizer as Bpe
+
+        text = bytes(state.cpu().numpy()).decode()
+        self.bpe = Bpe.from_str(text) if text else None
