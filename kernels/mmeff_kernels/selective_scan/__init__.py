@@ -1,0 +1,6 @@
+"""Selective scan (S6), the recurrence of Mamba: y_t = C_t h_t + D x_t, h_t = exp(dt_t A) h_{t-1} + dt_t B_t x_t."""
+
+from .op import selective_scan
+from .reference import selective_scan_reference
+
+__all__ = ["selective_scan", "selective_scan_reference"]

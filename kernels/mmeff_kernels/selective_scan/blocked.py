@@ -1,0 +1,128 @@
+"""The selective scan in plain torch, for the CPU: blocks of time steps and a gradient by hand.
+
+All that does not depend on the previous step (decays, inputs, outputs, the sums of the gradient) is computed for a block
+of steps at once; what is left to the loop over time is one in-place `addcmul_` a step. A block fits in the cache. Only
+the state before each block is kept for the backward pass, which recomputes the block. Decays are multiplied, never
+divided by, and only dt A <= 0 is exponentiated, so nothing overflows.
+
+Inside, time comes first and channels last, (T, B, N, D): broadcasts run over contiguous channels, and every sum over
+states or channels is a batched matrix product.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+#: Elements (T B N D) of a block: 1 MiB of fp32. Larger ones leave the cache, smaller ones pay for more calls.
+_BLOCK = 1 << 18
+
+
+class BlockedScan(torch.autograd.Function):
+    """x, dt (B, L, D), A (D, N), B and C (B, L, N), all of one floating dtype, reverse: bool -> y (B, L, D)."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, reverse: bool) -> Tensor:
+        x, dt, B, C = (tensor.transpose(0, 1).contiguous() for tensor in (x, dt, B, C))
+        A = A.t().contiguous()
+        dtx = dt * x
+        y = torch.empty_like(x)
+        blocks, a, h = _workspace(dtx, A, reverse)
+        starts = h.new_zeros(len(blocks), *h.shape[1:])
+        state = starts[0]
+        for start, block in zip(starts, blocks, strict=True):
+            start.copy_(state)
+            now, _, state = _states(a, h, start, dt[block], dtx[block], A, B[block], reverse)
+            y[block] = _sum_states(C[block], now)
+        ctx.save_for_backward(x, dt, dtx, A, B, C, starts)
+        ctx.reverse = reverse
+        return y.transpose(0, 1)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gy: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        # Autocast would turn the matrix products into bf16, in a backward pass that runs inside it too.
+        with torch.autocast(gy.device.type, enabled=False):
+            return *_gradients(gy, *ctx.saved_tensors, ctx.reverse), None
+
+
+def _gradients(
+    gy: Tensor, x: Tensor, dt: Tensor, dtx: Tensor, A: Tensor, B: Tensor, C: Tensor, starts: Tensor, reverse: bool
+) -> tuple[Tensor, ...]:
+    """With a_t = exp(dt_t A), g_t = dLoss/dh_t = C_t gy_t + a_{t+1} g_{t+1} and q_t = g_t a_t h_{t-1}:
+
+    d(dt x)_t = sum_n B_t g_t,  dB_t = sum_d dt_t x_t g_t,  dC_t = sum_d gy_t h_t,
+    dA = sum_t dt_t q_t,  ddt_t = x_t d(dt x)_t + sum_n A q_t,  dx_t = dt_t d(dt x)_t.
+    """
+    gy = gy.transpose(0, 1).contiguous()
+    g_dtx, g_dt, g_B, g_C = (torch.empty_like(tensor) for tensor in (dtx, dt, B, C))
+    g_A, g_start = torch.zeros_like(A), torch.zeros_like(starts[0])
+    blocks, a_buffer, h = _workspace(dtx, A, reverse)
+    g_buffer = torch.empty_like(a_buffer)
+    for start, block in zip(starts.flip(0), blocks[::-1], strict=True):
+        T = block.stop - block.start
+        a, g = a_buffer[:T], g_buffer[:T]
+        now, before, _ = _states(a, h, start, dt[block], dtx[block], A, B[block], reverse)
+
+        torch.mul(C[block][..., None], gy[block][:, :, None], out=g)
+        a_steps, g_steps = _in_order(a, reverse), _in_order(g, reverse)
+        g_steps[-1].add_(g_start)
+        for t in range(T - 1, 0, -1):
+            g_steps[t - 1].addcmul_(a_steps[t], g_steps[t])
+        torch.mul(a_steps[0], g_steps[0], out=g_start)
+
+        g_dtx[block] = _sum_states(B[block], g)
+        g_B[block] = _sum_channels(dtx[block], g)
+        g_C[block] = _sum_channels(gy[block], now)
+        q = a.mul_(before).mul_(g)
+        g_A += torch.mul(q, dt[block][:, :, None], out=g).sum((0, 1))
+        torch.sum(q.mul_(A), 2, out=g_dt[block])
+    g_dt.addcmul_(g_dtx, x)
+    g_x = g_dtx.mul_(dt)
+    return g_x.transpose(0, 1), g_dt.transpose(0, 1), g_A.t(), g_B.transpose(0, 1), g_C.transpose(0, 1)
+
+
+def _workspace(dtx: Tensor, A: Tensor, reverse: bool) -> tuple[list[slice], Tensor, Tensor]:
+    """Slices of time in the order of the scan, a buffer for the decays of one and one for its T + 1 states."""
+    L, rows, channels = dtx.shape
+    T = max(1, min(L, _BLOCK // (rows * A.numel())))
+    blocks = [slice(start, min(start + T, L)) for start in range(0, L, T)]
+    state = (rows, len(A), channels)
+    return blocks[::-1] if reverse else blocks, dtx.new_empty(T, *state), dtx.new_empty(T + 1, *state)
+
+
+def _states(
+    a: Tensor, h: Tensor, start: Tensor, dt: Tensor, dtx: Tensor, A: Tensor, B: Tensor, reverse: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Fill a with the decays of a block and h with its states, start included.
+
+    Returns views of h: the state after each step, the state before each step, the state after the last one.
+    """
+    T = len(dt)
+    a, h = a[:T], h[: T + 1]
+    now, before = (h[:-1], h[1:]) if reverse else (h[1:], h[:-1])
+    torch.mul(dt[:, :, None], A, out=a).exp_()
+    torch.mul(dtx[:, :, None], B[..., None], out=now)
+    a_steps, h_steps = _in_order(a, reverse), _in_order(h, reverse)
+    h_steps[0].copy_(start)
+    for t in range(T):
+        h_steps[t + 1].addcmul_(a_steps[t], h_steps[t])
+    return now, before, h_steps[T]
+
+
+def _in_order(block: Tensor, reverse: bool) -> tuple[Tensor, ...]:
+    """Views of the steps of a block in the order of the scan."""
+    steps = block.unbind(0)
+    return steps[::-1] if reverse else steps
+
+
+def _sum_states(weights: Tensor, h: Tensor) -> Tensor:
+    """weights (T, B, N), h (T, B, N, D) -> sum over n of weights h, (T, B, D)."""
+    return torch.matmul(weights[:, :, None], h).squeeze(2)
+
+
+def _sum_channels(weights: Tensor, h: Tensor) -> Tensor:
+    """weights (T, B, D), h (T, B, N, D) -> sum over d of weights h, (T, B, N). A row times the transpose: the other
+    way round, (N, D) times a column, is eight times slower in MKL."""
+    return torch.matmul(weights[:, :, None], h.transpose(2, 3)).squeeze(2)
