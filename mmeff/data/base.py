@@ -43,6 +43,7 @@ class ClassificationData(LightningDataModule, ABC):
         self.num_workers, self.seed = num_workers, seed
         self.parts: dict[str, Part] = {}
         self.specs: dict[str, DataSpec] = {}
+        self._loaders: list[ResumableLoader] = []
 
     @abstractmethod
     def load(self) -> dict[str, Part]:
@@ -52,6 +53,10 @@ class ClassificationData(LightningDataModule, ABC):
         if not self.parts:
             self.parts = self.load()
             self.specs = {key: part.spec for key, part in self.parts.items()}
+
+    def teardown(self, stage: str | None = None) -> None:
+        while self._loaders:
+            self._loaders.pop().close()
 
     def train_dataloader(self) -> ResumableLoader:
         return self._loader("train")
@@ -97,7 +102,7 @@ class ClassificationData(LightningDataModule, ABC):
                 bound = self.trainer.limit_train_batches
                 total = sum(part.batch_count(world) for part in signals)
                 limit = bound if isinstance(bound, int) else int(total * bound) if bound is not None else None
-        return ResumableLoader(
+        loader = ResumableLoader(
             signals,
             shuffle=split == "train",
             seed=self.seed,
@@ -106,6 +111,8 @@ class ClassificationData(LightningDataModule, ABC):
             num_workers=_default_workers(signals) if self.num_workers is None else self.num_workers,
             limit=limit,
         )
+        self._loaders.append(loader)
+        return loader
 
 
 def make_part(

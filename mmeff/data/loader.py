@@ -122,7 +122,7 @@ class ResumableLoader:
         self.handed_out = 0
         self._begun = False
         self._waiting = _Waiting()
-        self._batches = DataLoader(
+        self._batches: DataLoader | None = DataLoader(
             _Batches(self.parts),
             batch_size=None,
             sampler=self._waiting,
@@ -138,6 +138,8 @@ class ResumableLoader:
         return sum(part.batch_count(self.world) for part in self.parts)
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
+        if self._batches is None:
+            raise RuntimeError("the loader is closed")
         if self._begun:
             self.epoch, self.handed_out, self._begun = self.epoch + 1, 0, False
         self._waiting.entries = self._schedule(self.epoch)[self.handed_out : self.limit]
@@ -147,6 +149,10 @@ class ResumableLoader:
             self.handed_out += 1
             self._begun = True
             yield batch
+
+    def close(self) -> None:
+        """Send the workers home. Left to the collector of cycles, they would be waited for, 5 s each."""
+        self._batches = None
 
     def state_dict(self) -> dict[str, int]:
         return {"epoch": self.epoch, "batches": self.handed_out}
