@@ -1,9 +1,9 @@
 """The selective scan in plain torch, for the CPU: blocks of time steps and a gradient by hand.
 
-All that does not depend on the previous step (decays, inputs, outputs, the sums of the gradient) is computed for a block
-of steps at once; what is left to the loop over time is one in-place `addcmul_` a step. A block fits in the cache. Only
-the state before each block is kept for the backward pass, which recomputes the block. Decays are multiplied, never
-divided by, and only dt A <= 0 is exponentiated, so nothing overflows.
+All that does not depend on the previous step (decays, inputs, outputs, sums of the gradient) is computed for a block of
+steps at once; what is left to the loop over time is one in-place `addcmul_` a step. A block fits in the cache. Only the
+state before each block is kept for the backward pass, which recomputes the block. Decays are multiplied, never divided
+by, and only dt A <= 0 is exponentiated, so nothing overflows.
 
 Inside, time comes first and channels last, (T, B, N, D): broadcasts run over contiguous channels, and every sum over
 states or channels is a batched matrix product.

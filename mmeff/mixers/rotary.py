@@ -1,0 +1,34 @@
+"""Rotary position embedding over grids of any number of axes."""
+
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+
+
+def rotate(x: Tensor, grid: tuple[int, ...], base: float = 10_000.0) -> Tensor:
+    """Rotate pairs of features by angles that grow with the position: q_i^T k_j depends on i - j alone.
+
+    x (B, H, L, K), prod(grid) == L. The K / 2 pairs are split between the axes of the grid, the first axes taking one
+    more where they do not divide; pair m of M on an axis turns by position * base^(-m / M). An odd last feature stays.
+
+    Source: Su et al., RoFormer, arXiv 2104.09864, eq. 15; split by axes as in arXiv 2403.13298, section 3.1.
+    """
+    pairs = x.shape[-1] // 2
+    cos, sin = (table.to(x.dtype) for table in _table(grid, pairs, base, x.device))
+    real, imaginary, rest = x.split([pairs, pairs, x.shape[-1] - 2 * pairs], dim=-1)
+    return torch.cat([real * cos - imaginary * sin, real * sin + imaginary * cos, rest], dim=-1)
+
+
+@lru_cache(maxsize=64)
+@torch.inference_mode(False)  # A table first made for inference serves training too, where it is saved for backward.
+def _table(grid: tuple[int, ...], pairs: int, base: float, device: torch.device) -> tuple[Tensor, Tensor]:
+    """cos and sin (L, pairs) in fp64, computed once for a grid."""
+    axes = torch.meshgrid(*(torch.arange(size, dtype=torch.float64) for size in grid), indexing="ij")
+    angles = []
+    for i, position in enumerate(axes):
+        M = pairs // len(grid) + (i < pairs % len(grid))
+        frequency = base ** (-torch.arange(M, dtype=torch.float64) / max(M, 1))
+        angles.append(position.reshape(-1, 1) * frequency)
+    table = torch.cat(angles, dim=1)
+    return table.cos().to(device), table.sin().to(device)
