@@ -270,10 +270,9 @@ class ImageData(ClassificationData):
 
     def load(self) -> dict[str, Part]:
         examples = self.source.examples()
-        size, channels = self.size, self.channels
-        if size is None or channels is None:
-            first_size, first_channels = _shape_of_first(examples)
-            size, channels = size or first_size, channels or first_channels
+        if len(examples) == 0:
+            raise InputError("the source has no examples")
+        size, channels = self.size or _size_of_first(examples), self.channels or _channels_of_first(examples)
         preprocessing = {"size": list(size), "channels": channels}
         read = None
         if self.augment is not None:
@@ -283,15 +282,14 @@ class ImageData(ClassificationData):
         return {"image": make_part("image", examples, self.split, preprocessing, read, self.batch_size, self.seed)}
 
 
-def _shape_of_first(examples: Examples) -> tuple[tuple[int, int], int]:
-    if len(examples) == 0:
-        raise InputError("the source has no examples")
-    item, channels = examples.items[0], 3
-    if isinstance(item, str | os.PathLike):
-        H, W = _decode(item, channels).shape[1:]
-    else:
-        H, W, *depth = np.shape(item)
-        channels = 3 if depth == [3] else 1
+def _size_of_first(examples: Examples) -> tuple[int, int]:
+    item = examples.items[0]
+    H, W = _decode(item, 3).shape[1:] if isinstance(item, str | os.PathLike) else np.shape(item)[:2]
     if max(H, W) > 512:
         raise InputError(f"size is not given and the first image, {examples.ids[0]}, has {H} x {W} pixels: give a size")
-    return (H, W), channels
+    return H, W
+
+
+def _channels_of_first(examples: Examples) -> int:
+    item = examples.items[0]
+    return 3 if isinstance(item, str | os.PathLike) or np.shape(item)[2:] == (3,) else 1

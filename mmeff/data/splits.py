@@ -42,11 +42,12 @@ class AsGiven(SplitRule):
         given: Division = {"train": [], "val": [], "test": []}
         for i, name in enumerate(examples.split):
             given[name].append(i)
+        _require(given, ["train"])
         if not given["val"] and self.val > 0:
             cut = _stratified(given["train"], examples.labels, {"val": self.val}, self.seed)
             given["train"], given["val"] = cut["train"], cut["val"]
             _require(given, ["val"])
-        return _require(given, ["train"])
+        return given
 
 
 class ByRatio(SplitRule):

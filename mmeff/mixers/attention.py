@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from mmeff.mixers.base import Mixer
 from mmeff.mixers.heads import count_heads, merge_heads, split_heads
 from mmeff.mixers.rotary import rotate
-from mmeff.tokens import valid_mask
+from mmeff.tokens import valid_mask, zero_padding
 
 
 class Attention(Mixer):
@@ -35,16 +35,14 @@ class Attention(Mixer):
         self.out = nn.Linear(dim, dim)
 
     def forward(self, x: Tensor, grid: tuple[int, ...], lengths: Tensor | None = None) -> Tensor:
+        x = zero_padding(x, lengths)  # a weight of zero alone does not keep a non-finite value out
         q, k, v = split_heads(self.qkv(x), self.heads, parts=3)  # (B, H, L, K)
         if self.rotary:
             q, k = rotate(q, grid), rotate(k, grid)
         # Causal attention never looks at a suffix, and without a mask the fused kernels serve all cases.
         mask = None
         if lengths is not None and not self.causal:
-            real = valid_mask(lengths, x.shape[1])
-            # 0 * NaN is NaN: a weight of zero does not keep a non-finite value out.
-            k, v = (tensor.masked_fill(~real[:, None, :, None], 0) for tensor in (k, v))
-            mask = real[:, None, None]
+            mask = valid_mask(lengths, x.shape[1])[:, None, None]
         dropout = self.dropout if self.training else 0.0
         o = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout, is_causal=self.causal)
         return self.out(merge_heads(o))

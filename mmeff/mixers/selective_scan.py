@@ -66,8 +66,8 @@ class _SelectiveScan(Mixer):
         self.out_proj = nn.Linear(width, dim, bias=False)
 
     def forward(self, x: Tensor, grid: tuple[int, ...], lengths: Tensor | None = None) -> Tensor:
-        inner, z = self.in_proj(x).chunk(2, dim=-1)
-        inner = zero_padding(inner, lengths)
+        # in_proj has no bias: zeros stay zeros, as Direction needs.
+        inner, z = self.in_proj(zero_padding(x, lengths)).chunk(2, dim=-1)
         y = sum(direction(inner, lengths) for direction in self.directions)
         # The gate is shared, so the mean over the directions can be taken before it.
         return self.out_proj(y * F.silu(z) / len(self.directions))

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from mmeff.mixers.base import Mixer
 from mmeff.mixers.heads import count_heads, merge_heads, split_heads
 from mmeff.mixers.rotary import rotate
-from mmeff.tokens import valid_mask
+from mmeff.tokens import valid_mask, zero_padding
 
 
 class SlidingAttention(Mixer):
@@ -38,13 +38,11 @@ class SlidingAttention(Mixer):
 
     def forward(self, x: Tensor, grid: tuple[int, ...], lengths: Tensor | None = None) -> Tensor:
         L, W = x.shape[1], self.window
+        x = zero_padding(x, lengths)  # a weight of zero alone does not keep a non-finite value out
         q, k, v = split_heads(self.qkv(x), self.heads, parts=3)  # (B, H, L, K)
         if self.rotary:
             q, k = rotate(q, grid), rotate(k, grid)
         real = x.new_ones(1, L, dtype=torch.bool) if lengths is None else valid_mask(lengths, L)
-        if lengths is not None:
-            # 0 * NaN is NaN: a weight of zero does not keep a non-finite value out.
-            k, v = (tensor.masked_fill(~real[:, None, :, None], 0) for tensor in (k, v))
 
         # n blocks of W queries; one more block of keys at each end. (B, H, n, W, K) and (B, H, n, 3 W, K).
         extra = -L % W

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from mmeff.mixers.base import Mixer
 from mmeff.mixers.heads import count_heads, merge_heads, split_heads
-from mmeff.tokens import valid_mask
+from mmeff.tokens import valid_mask, zero_padding
 
 
 class WindowAttention(Mixer):
@@ -60,9 +60,7 @@ class WindowAttention(Mixer):
             return tiles.transpose(2, 3).reshape(B, -1, wh * ww, D)
 
         real = x.new_ones(1, x.shape[1], dtype=torch.bool) if lengths is None else valid_mask(lengths, x.shape[1])
-        if lengths is not None:
-            # 0 * NaN is NaN: a weight of zero does not keep a non-finite value out.
-            x = x.masked_fill(~real[..., None], 0)
+        x = zero_padding(x, lengths)  # a weight of zero alone does not keep a non-finite value out
         seen = windows(real[..., None].to(x.dtype)).squeeze(-1) > 0  # (B or 1, n, S)
         tiles = windows(self.qkv(x))  # (B, n, S, 3 D)
         B, n = tiles.shape[:2]

@@ -44,11 +44,11 @@ class BlockedScan(torch.autograd.Function):
     def backward(ctx: Any, gy: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
         # Autocast would turn the matrix products into bf16, in a backward pass that runs inside it too.
         with torch.autocast(gy.device.type, enabled=False):
-            return *_gradients(gy, *ctx.saved_tensors, ctx.reverse), None
+            return *_gradients(ctx.reverse, gy, *ctx.saved_tensors), None
 
 
 def _gradients(
-    gy: Tensor, x: Tensor, dt: Tensor, dtx: Tensor, A: Tensor, B: Tensor, C: Tensor, starts: Tensor, reverse: bool
+    reverse: bool, gy: Tensor, x: Tensor, dt: Tensor, dtx: Tensor, A: Tensor, B: Tensor, C: Tensor, starts: Tensor
 ) -> tuple[Tensor, ...]:
     """With a_t = exp(dt_t A), g_t = dLoss/dh_t = C_t gy_t + a_{t+1} g_{t+1} and q_t = g_t a_t h_{t-1}:
 
