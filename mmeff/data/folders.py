@@ -110,8 +110,8 @@ def _by_pattern(root: Path, files: list[str], pattern: str) -> Examples:
     if not matches:
         raise InputError(f"pattern {pattern!r} matches none of the {len(files)} files of {root}, such as {files[0]!r}")
     if len(matches) < len(files):
-        warnings.warn(f"{len(files) - len(matches)} of {len(files)} files of {root} do not match the pattern and are "
-                      "left out", stacklevel=2)  # fmt: skip
+        missed = len(files) - len(matches)
+        warnings.warn(f"{missed} of {len(files)} files of {root} do not match the pattern: left out", stacklevel=2)
     splits = [name for name in ("val", "test", "train") if name in compiled.groupindex]
     grouped = "group" in compiled.groupindex
     for name, match in matches:

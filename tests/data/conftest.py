@@ -30,7 +30,9 @@ def images() -> Callable[..., Given]:
 
     def make(n: int = 40, seed: int = 0) -> Given:
         pixels = np.random.default_rng(seed).integers(0, 256, (n, 8, 8), dtype=np.uint8)
-        return Given(Examples(list(pixels), ["even" if i % 2 == 0 else "odd" for i in range(n)], [f"#{i}" for i in range(n)]))
+        return Given(
+            Examples(list(pixels), ["even" if i % 2 == 0 else "odd" for i in range(n)], [f"#{i}" for i in range(n)])
+        )
 
     return make
 
