@@ -1,0 +1,120 @@
+"""A trained model out of a run, and into a folder of safetensors and JSON: no pickle is ever executed."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from mmeff.errors import InputError
+from mmeff.spec import DataSpec
+from mmeff.tasks.classify import Classification, check_keys
+
+WEIGHTS, CONFIG = "model.safetensors", "config.json"
+
+
+def load(path: str | Path, trust: Sequence[str] = ()) -> Classification:
+    """The trained model of a run folder (its best checkpoint), a .ckpt file or an exported folder, in eval mode.
+
+    Only tensors and plain values are read, and only classes of mmeff are built; `trust` names further packages whose
+    classes a checkpoint may build. InputError says what is wrong with the file.
+    """
+    recipe, specs, state = read(find(path))
+    model = build(recipe, trust)
+    model.prepare(specs)
+    check_keys(state, model.state_dict())
+    model.load_state_dict(state)
+    return model.eval()
+
+
+def find(path: str | Path) -> Path:
+    """The checkpoint file or exported folder that `path` means."""
+    path = Path(path)
+    if path.is_file() or (path / CONFIG).is_file():
+        return path
+    for name in ("best.ckpt", "last.ckpt"):
+        if (path / name).is_file():
+            return path / name
+    if path.is_dir():
+        raise InputError(f"{path} holds neither best.ckpt, last.ckpt nor {CONFIG}: give a run folder or a checkpoint")
+    raise InputError(f"no checkpoint at {path}: give a run folder such as runs/digits, or a .ckpt file")
+
+
+def read(path: Path) -> tuple[dict[str, Any], dict[str, DataSpec], dict[str, Any]]:
+    """-> the recipe of the model, the data it was trained on, its state_dict."""
+    if path.is_dir():
+        return read_export(path)
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises half a dozen types for a file that is no checkpoint
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise InputError(f"{path} cannot be read as a checkpoint: {reason}") from error
+    stored = checkpoint.get("mmeff") if isinstance(checkpoint, dict) else None
+    if stored is None or stored["model"] is None:
+        raise InputError(f"{path} was not written by `mmeff fit`: it holds no class names and no recipe")
+    return stored["model"], specs_from(stored["specs"]), checkpoint["state_dict"]
+
+
+def specs_from(stored: dict[str, Any]) -> dict[str, DataSpec]:
+    return {name: DataSpec.from_dict(values) for name, values in stored.items()}
+
+
+def build(recipe: dict[str, Any], trust: Sequence[str] = ()) -> Classification:
+    """The untrained model that a recipe's `model:` describes."""
+    from jsonargparse import ArgumentError, ArgumentParser
+
+    check_trust(recipe, {"mmeff", *trust})
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_subclass_arguments(Classification, "model", required=True)
+    try:
+        model = parser.instantiate_classes(parser.parse_object({"model": recipe})).model
+    except (ArgumentError, TypeError) as error:
+        raise InputError(f"the checkpoint's recipe does not fit this version of mmeff: {error}") from error
+    model.recipe = recipe
+    return model
+
+
+def check_trust(value: Any, packages: set[str]) -> None:
+    """A recipe names classes, and building a class runs its code: only those of known packages are built."""
+    for child in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+        check_trust(child, packages)
+    if isinstance(value, dict) and "class_path" in value:
+        package = str(value["class_path"]).partition(".")[0]
+        if package not in packages:
+            raise InputError(
+                f"the checkpoint asks to build {value['class_path']}: if you trust that package, "
+                f"say mmeff.load(path, trust=[{package!r}]) or --trust {package}"
+            )
+
+
+def export(path: str | Path, to: str | Path, trust: Sequence[str] = ()) -> Path:
+    """Write a trained model as safetensors and config.json into a new folder."""
+    from safetensors.torch import save_file
+
+    source, to = find(path), Path(to)
+    model = load(source, trust)
+    if to.exists() and any(to.iterdir()):
+        raise InputError(f"{to} is not empty: give --to a new folder")
+    to.mkdir(parents=True, exist_ok=True)
+    import mmeff
+
+    config = {
+        "mmeff": mmeff.__version__,
+        "model": model.recipe,
+        "specs": {name: spec.to_dict() for name, spec in model.specs.items()},
+    }
+    save_file({key: value.contiguous() for key, value in model.state_dict().items()}, to / WEIGHTS)
+    (to / CONFIG).write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n")
+    return to
+
+
+def read_export(folder: Path) -> tuple[dict[str, Any], dict[str, DataSpec], dict[str, Any]]:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        config = json.loads((folder / CONFIG).read_text())
+        return config["model"], specs_from(config["specs"]), dict(load_file(folder / WEIGHTS))
+    except (json.JSONDecodeError, KeyError, TypeError, SafetensorError, FileNotFoundError) as error:
+        raise InputError(f"{folder} is not a whole export ({CONFIG} and {WEIGHTS}): {error}") from error

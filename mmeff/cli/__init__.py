@@ -1,0 +1,64 @@
+"""The `mmeff` command: what each word does, before anything heavy is imported."""
+
+import difflib
+import importlib
+import sys
+
+from mmeff import __version__
+from mmeff.errors import InputError, TrainingError
+
+HELP = """\
+mmeff: efficient backbones for images, audio and text
+
+  mmeff fit -c RECIPE.yaml            train, then test the best checkpoint
+  mmeff validate|test -c RECIPE.yaml --ckpt_path best|last|FILE
+  mmeff predict --ckpt RUN FILE...    label your own images or sounds; text: -t "..." or a .txt of lines
+  mmeff list [WHAT]                   recipes, backbones, mixers, tokenizers, data
+  mmeff export RUN --to DIR           safetensors + config.json, which predict, test and mmeff.load read
+
+  Swap a part:       --model.backbone recipes/backbones/linear.yaml
+  Change a value:    --model.backbone.depth 6   --trainer.max_epochs 5   --data.batch_size 32
+  Stack recipes:     -c base.yaml -c mine.yaml
+  Go on:             --ckpt_path last
+  See everything:    mmeff fit -c RECIPE.yaml --print_config    mmeff fit --help
+
+Start with: mmeff fit -c recipes/vision/digits.yaml
+"""
+
+COMMANDS = {
+    "fit": "mmeff.cli.run",
+    "validate": "mmeff.cli.run",
+    "test": "mmeff.cli.run",
+    "predict": "mmeff.cli.predict",
+    "list": "mmeff.cli.listing",
+    "export": "mmeff.cli.export",
+}
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command; the exit code is 0, 1 for a run that ended early, or 2 for input that cannot be used."""
+    words = sys.argv[1:] if argv is None else argv
+    if not words or words[0] in ("-h", "--help", "help"):
+        print(HELP, end="")
+        return 0
+    if words[0] == "--version":
+        print(f"mmeff {__version__}")
+        return 0
+    try:
+        if words[0] not in COMMANDS:
+            near = difflib.get_close_matches(words[0], COMMANDS, 1)
+            raise InputError(f"unknown command {words[0]!r}" + (f": did you mean {near[0]!r}?" if near else ": mmeff --help"))
+        return importlib.import_module(COMMANDS[words[0]]).main(words)
+    except InputError as error:
+        print(f"mmeff: error: {last_line(error)}", file=sys.stderr)
+        return 2
+    except TrainingError as error:
+        print(f"mmeff: {last_line(error)}", file=sys.stderr)
+        return 1
+
+
+def last_line(error: Exception) -> str:
+    """The message itself: an error from a data-loading worker carries the worker's traceback before it."""
+    text = str(error).strip()
+    marker = f"{type(error).__name__}: "
+    return text.rsplit(marker, 1)[-1].strip() if "Traceback (most recent call last)" in text else text

@@ -1,0 +1,175 @@
+"""`mmeff fit`, `validate`, `test`, and Lightning's own `predict`: a recipe, a run folder, a Trainer."""
+
+import logging
+import sys
+import warnings
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from jsonargparse import ArgumentError
+from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint, RichProgressBar
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+
+from mmeff.cli.progress import EpochLines
+from mmeff.cli.recipe import Recipe, compose
+from mmeff.data import ClassificationData
+from mmeff.errors import InputError
+from mmeff.tasks import Classification
+from mmeff.tasks.report import TestReport
+from mmeff.tasks.safety import AtomicCheckpointIO, NaNGuard, RandomState, StopOnInterrupt
+
+
+class Cli(LightningCLI):
+    """LightningCLI whose model knows its classes, and its recipe, before a Trainer sees it."""
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        try:
+            self.config = parser.parse_args(args)
+        except ArgumentError as error:
+            raise InputError(" ".join(str(error).split())) from error
+
+    def _parse_ckpt_path(self) -> None:
+        pass  # checkpoints of mmeff keep their recipe under a key of their own
+
+    def after_instantiate_classes(self) -> None:
+        assert isinstance(self.model, Classification) and isinstance(self.datamodule, ClassificationData)
+        self._dump_config()
+        self.model.recipe = self.config_dump["model"]
+        fitting = self.subcommand == "fit"
+        self.datamodule.setup(self.subcommand)
+        self.model.prepare(self.datamodule.specs, self.datamodule.fit_sample() if fitting else None)
+        millions = sum(p.numel() for p in self.model.parameters()) / 1e6
+        print(self.datamodule.summary())
+        print(f"{type(self.model.backbone).__name__}: {millions:.2f} M parameters in all")
+
+
+def main(words: list[str]) -> int:
+    command, *rest = words
+    recipe, names, flags = compose(rest)
+    if "-h" in flags or "--help" in flags:
+        Cli(**cli_arguments([]), args=[command, "--help"])
+    if not {"model", "data"} <= set(recipe):
+        raise InputError("give a recipe: mmeff fit -c recipes/vision/digits.yaml (`mmeff list recipes`)")
+    quiet()
+    run = Path((recipe.get("trainer") or {}).get("default_root_dir") or Path("runs") / "-".join(names))
+    run = resolve(recipe, command, run)
+    set_defaults(recipe, run)
+    dry = bool(recipe["trainer"].get("fast_dev_run"))
+    text = yaml.safe_dump(recipe, sort_keys=False, allow_unicode=True)
+    callbacks = run_callbacks(run, command, logs=recipe["trainer"]["logger"] is not False and not dry)
+    cli = Cli(**cli_arguments(callbacks), args=[command, "--config", text, *flags])
+    if command == "fit" and not dry:
+        finish(cli, run)
+    return 0
+
+
+def cli_arguments(callbacks: list[Callback]) -> dict[str, Any]:
+    return {
+        "model_class": Classification,
+        "datamodule_class": ClassificationData,
+        "subclass_mode_model": True,
+        "subclass_mode_data": True,
+        "parser_kwargs": {"exit_on_error": False} | {c: {"exit_on_error": False} for c in Cli.subcommands()},
+        "seed_everything_default": 0,
+        "save_config_kwargs": {"overwrite": True},
+        "trainer_defaults": {"callbacks": callbacks},
+        "auto_configure_optimizers": False,
+        "load_from_checkpoint_support": False,
+    }
+
+
+def resolve(recipe: Recipe, command: str, run: Path) -> Path:
+    """The run folder, and in `ckpt_path` the file that "last" or "best" means: in the newest run of this name."""
+    runs = [run, *sorted(run.parent.glob(f"{run.name}-[0-9]*"), key=lambda p: p.stat().st_mtime)]
+    name = recipe.get("ckpt_path")
+    if name in ("last", "best"):
+        found = [r for r in runs if (r / f"{name}.ckpt").is_file()]
+        if not found:
+            raise InputError(f"there is no {name}.ckpt in {run}: run `mmeff fit` with this recipe first")
+        recipe["ckpt_path"] = str(found[-1] / f"{name}.ckpt")
+        return found[-1]
+    if name is not None:
+        if not Path(name).is_file():
+            raise InputError(f"no checkpoint at {name}: --ckpt_path takes a .ckpt file, last or best")
+        return Path(name).parent
+    if command != "fit":
+        raise InputError(f"say which weights to {command}: --ckpt_path best, last or a .ckpt file")
+    if (recipe.get("trainer") or {}).get("fast_dev_run"):
+        return run
+    n = 2
+    while run.exists() and any(run.iterdir()):
+        run, n = run.with_name(f"{runs[0].name}-{n}"), n + 1
+    return run
+
+
+def set_defaults(recipe: Recipe, run: Path) -> None:
+    """What every run has unless its recipe says otherwise."""
+    trainer = recipe["trainer"] = recipe.get("trainer") or {}
+    recipe.setdefault("weights_only", True)
+    trainer["default_root_dir"] = str(run)
+    trainer.setdefault("use_distributed_sampler", False)  # the loaders of mmeff.data divide the data themselves
+    trainer.setdefault("log_every_n_steps", 10)
+    trainer.setdefault("enable_model_summary", False)
+    trainer.setdefault("plugins", [{"class_path": "mmeff.tasks.safety.AtomicCheckpointIO"}])
+    trainer.setdefault("enable_progress_bar", sys.stdout.isatty())
+    if torch.cuda.is_available() and trainer.get("accelerator", "auto") in ("auto", "gpu", "cuda"):
+        trainer.setdefault("precision", "bf16-mixed")
+    loggers = "lightning.pytorch.loggers"
+    trainer.setdefault(
+        "logger",
+        [
+            {"class_path": f"{loggers}.CSVLogger", "init_args": {"save_dir": str(run), "name": "", "version": ""}},
+            {"class_path": f"{loggers}.TensorBoardLogger", "init_args": {"save_dir": str(run), "name": "", "version": ""}},
+        ],
+    )
+
+
+def run_callbacks(run: Path, command: str, logs: bool) -> list[Callback]:
+    shown: list[Callback] = [RichProgressBar(leave=True) if sys.stdout.isatty() else EpochLines()]
+    if command == "test":
+        return [*shown, TestReport(run)]
+    if command != "fit":
+        return shown
+    last: dict[str, Any] = {"dirpath": run, "filename": "last", "enable_version_counter": False}
+    return [
+        *shown,
+        RandomState(),
+        NaNGuard(run / "last_good.ckpt"),
+        StopOnInterrupt(run / "last.ckpt"),
+        *([LearningRateMonitor("step")] if logs else []),
+        ModelCheckpoint(run, "best", monitor="val/score", mode="max", enable_version_counter=False),
+        ModelCheckpoint(**last, every_n_epochs=1, save_on_train_epoch_end=True),
+        ModelCheckpoint(**last, train_time_interval=timedelta(minutes=1)),
+    ]
+
+
+def finish(cli: Cli, run: Path) -> None:
+    """After a fit: test the best checkpoint where there is a test split, and say what to do next."""
+    model, data = cli.model, cli.datamodule
+    best = run / "best.ckpt"
+    if best.is_file() and cli.trainer.is_global_zero:
+        model.load_state_dict(torch.load(best, map_location="cpu", weights_only=True)["state_dict"])
+        if any("test" in part.splits for part in data.parts.values()):
+            tester = Trainer(
+                accelerator=cli.trainer.accelerator,
+                devices=1,
+                precision=cli.trainer.precision,
+                logger=False,
+                callbacks=[EpochLines(), TestReport(run)],
+                enable_progress_bar=False,
+                enable_model_summary=False,
+                enable_checkpointing=False,
+            )
+            tester.test(model, datamodule=data, verbose=False)
+    print(f"everything is in {run}. Label a file of your own: mmeff predict --ckpt {run} FILE")
+
+
+def quiet() -> None:
+    """Lightning's advice about its own defaults is not about the user's run."""
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    for message in (".*does not have many workers.*", ".*exists and is not empty.*", ".*number of training batches.*"):
+        warnings.filterwarnings("ignore", message)
