@@ -49,7 +49,7 @@ def test_digits(digits):
 
 
 def test_digits_look_like_their_labels(digits):
-    """The nearest class mean names 80.5 % of MNIST's digits: a mosaic cut off the grid, or labels amiss, would not."""
+    """The nearest class mean names 81.4 % of these digits; with the tiles cut or named wrong it would not."""
     images, labels = np.stack(digits.items).astype(np.float32), np.array(digits.labels, dtype=int)
     test = np.array(digits.split) == "test"
     means = np.stack([images[~test & (labels == digit)].mean(0) for digit in range(10)])
@@ -58,9 +58,9 @@ def test_digits_look_like_their_labels(digits):
 
 
 def test_tones(tones):
-    assert_aligned(tones, 1147)
+    assert_aligned(tones, 1144)
     assert counts(tones) == {
-        "train": {"tone 1 (high)": 213, "tone 2 (rising)": 161, "tone 3 (dipping)": 198, "tone 4 (falling)": 226},
+        "train": {"tone 1 (high)": 213, "tone 2 (rising)": 160, "tone 3 (dipping)": 197, "tone 4 (falling)": 225},
         "val": {"tone 1 (high)": 29, "tone 2 (rising)": 24, "tone 3 (dipping)": 27, "tone 4 (falling)": 31},
         "test": {"tone 1 (high)": 61, "tone 2 (rising)": 51, "tone 3 (dipping)": 63, "tone 4 (falling)": 63},
     }
@@ -72,7 +72,7 @@ def test_tones_are_short_sounds_that_begin_and_end_quietly(tones):
         assert wave.dtype == np.float32 and wave.ndim == 1
         assert 0.25 < len(wave) / rate < 0.37
         assert 0.05 < np.abs(wave).max() <= 1
-        # A clip cut some milliseconds off its place would hold its neighbour's loud end or lose its own fade.
+        # Clips cut 10 ms off their places break these bounds: early ones by a neighbour's end, late ones by their onset.
         loud = np.abs(wave).max()
         assert np.abs(wave[:160]).max() < 0.1 * loud
         assert np.abs(wave[-16:]).max() < 0.2 * loud
@@ -81,7 +81,7 @@ def test_tones_are_short_sounds_that_begin_and_end_quietly(tones):
 def test_no_syllable_is_in_two_splits(tones):
     splits = dict(zip(tones.group, tones.split, strict=True))
     assert [splits[group] for group in tones.group] == list(tones.split)
-    assert Counter(splits.values()) == {"train": 268, "val": 40, "test": 78}
+    assert Counter(splits.values()) == {"train": 267, "val": 40, "test": 78}
 
 
 def test_initials_are_in_every_split(tones):
@@ -99,7 +99,8 @@ def test_tones_know_two_labels_only():
 
 def test_glosses(glosses):
     assert_aligned(glosses, 18000)
-    classes = "act animal artifact body cognition communication food location person plant state substance".split()
+    nouns = "act animal artifact body cognition communication food location person plant state substance"
+    classes = nouns.split()
     assert counts(glosses) == {
         s: dict.fromkeys(classes, n) for s, n in {"train": 1200, "val": 150, "test": 150}.items()
     }
