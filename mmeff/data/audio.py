@@ -56,7 +56,10 @@ def read_audio(item: Any, sample_rate: int, samples: int, augment: AudioAugment 
     if isinstance(item, str | os.PathLike):
         wave, rate = _decode(item, seconds, place)
     else:
-        wave, rate = np.array(item[0], dtype=np.float32), int(item[1])
+        wave, rate = np.asarray(item[0]), int(item[1])
+        if wave.dtype.kind != "f" or wave.ndim not in (1, 2):
+            raise InputError(f"a waveform is {wave.dtype} {wave.shape}; it must be float (S,) or (S, channels)")
+        wave = wave.astype(np.float32)
         wave = _cut(wave.reshape(len(wave), -1), round(seconds * rate), place)
     name = item if isinstance(item, str | os.PathLike) else f"a waveform {np.shape(item[0])}"
     if len(wave) == 0:

@@ -94,13 +94,14 @@ class ClassificationData(LightningDataModule, ABC):
 
     def _loader(self, split: str) -> ResumableLoader:
         signals = self._signals(split)
-        rank, world, limit = 0, 1, None
+        rank, world, limit, repeat = 0, 1, None, False
         if self.trainer is not None:
             rank, world = self.trainer.global_rank, self.trainer.world_size
             if split == "train":
                 # Lightning stops there; the loader must know that the epoch ends with it.
                 bound = self.trainer.limit_train_batches
                 total = sum(part.batch_count(world) for part in signals)
+                repeat = self.trainer.overfit_batches > 0
                 limit = bound if isinstance(bound, int) else int(total * bound) if bound is not None else None
         loader = ResumableLoader(
             signals,
@@ -110,6 +111,7 @@ class ClassificationData(LightningDataModule, ABC):
             world=world,
             num_workers=_default_workers(signals) if self.num_workers is None else self.num_workers,
             limit=limit,
+            repeat=repeat,
         )
         self._loaders.append(loader)
         return loader

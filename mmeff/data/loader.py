@@ -103,6 +103,7 @@ class ResumableLoader:
         world: How many processes share the examples.
         num_workers: Processes that read; 0 reads in this one.
         limit: Stop an epoch after this many batches.
+        repeat: Make every epoch the first one again, augmentation included: for overfitting on purpose.
     """
 
     def __init__(
@@ -115,9 +116,10 @@ class ResumableLoader:
         world: int = 1,
         num_workers: int = 0,
         limit: int | None = None,
+        repeat: bool = False,
     ):
         self.parts, self.shuffle, self.seed, self.rank, self.world = list(parts), shuffle, seed, rank, world
-        self.limit = limit
+        self.limit, self.repeat = limit, repeat
         self.epoch = 0
         self.handed_out = 0
         self._begun = False
@@ -142,7 +144,7 @@ class ResumableLoader:
             raise RuntimeError("the loader is closed")
         if self._begun:
             self.epoch, self.handed_out, self._begun = self.epoch + 1, 0, False
-        self._waiting.entries = self._schedule(self.epoch)[self.handed_out : self.limit]
+        self._waiting.entries = self._schedule(0 if self.repeat else self.epoch)[self.handed_out : self.limit]
         for batch in self._batches:
             if isinstance(batch, InputError):
                 raise batch

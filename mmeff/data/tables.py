@@ -143,6 +143,8 @@ def _examples(
 ) -> Examples:
     """The rows of one table, or of a table a split, with `item(row, folder, where)` for each."""
     tables = path if isinstance(path, dict) else {"": path}
+    if not tables:
+        raise InputError("path names no table: give one, or one for each of train, val and test")
     items, labels, ids, splits, groups = [], [], [], [], []
     for split_of_file, name in tables.items():
         if isinstance(path, dict) and split_of_file not in SPLITS:
@@ -165,6 +167,10 @@ def _examples(
                 splits.append(SPLITS[split_of_file])
             if group is not None:
                 groups.append(str(row[group]))
+    kind = type(labels[0])
+    for where, one in zip(ids, labels, strict=True):
+        if type(one) is not kind:
+            raise InputError(f"{where}: column {label!r} has lists of labels in some rows and single ones in others")
     return Examples(items=items, labels=labels, ids=ids, split=splits or None, group=groups or None)
 
 
@@ -220,6 +226,8 @@ def _read_csv(file: Any, separator: str) -> tuple[list[str], list[tuple[int, Row
     # Strict, because a stray quotation mark would otherwise swallow the lines after it in silence.
     reader = csv.reader(file, delimiter=separator, strict=True)
     names = next(reader, [])
+    if twice := [name for k, name in enumerate(names) if name in names[:k]]:
+        raise InputError(f"1: the header has two columns {twice[0]!r}: rename one")
     rows, line = [], reader.line_num + 1
     for cells in reader:
         if cells:

@@ -122,6 +122,12 @@ def test_samples_that_are_not_numbers():
         read_raw(SPEC, (np.array([0, np.nan, 0], np.float32), 8000))
 
 
+@pytest.mark.parametrize("wave", [np.zeros(8, np.int16), np.zeros((1, 2, 3), np.float32)])
+def test_wrong_waveforms(wave):
+    with pytest.raises(InputError, match=r"must be float \(S,\)"):
+        read_raw(SPEC, (wave, 8000))
+
+
 def test_arguments():
     for build in (
         lambda: AudioAugment(speed=1.0),

@@ -99,6 +99,17 @@ def test_teardown_ends_the_workers(images):
         next(iter(loader))
 
 
+@pytest.mark.filterwarnings("ignore")
+def test_overfitting_on_purpose_sees_the_same_batches(images, tmp_path):
+    model = Linear()
+    trainer = pl.Trainer(
+        accelerator="cpu", max_epochs=2, logger=False, overfit_batches=2, enable_checkpointing=False,
+        enable_progress_bar=False, enable_model_summary=False, use_distributed_sampler=False,
+    )  # fmt: skip
+    trainer.fit(model, datamodule=image_data(images()))
+    assert len(model.seen) == 20 and model.seen[:10] == model.seen[10:]
+
+
 @pytest.mark.parametrize("world", [1, 2, 3])
 def test_ranks_share_an_epoch(images, world):
     train = image_data(images(), batch_size=4).parts["image"].splits["train"]

@@ -144,6 +144,8 @@ def test_a_table_a_split(tmp_path):
     assert (found.items, found.split) == (["a", "b", "c"], ["train", "val", "test"])
     with pytest.raises(InputError, match="'tests' is no split"):
         TextTable({"tests": paths["test"]}).examples()
+    with pytest.raises(InputError, match="names no table"):
+        TextTable({}).examples()
 
 
 def test_paths_are_relative_to_the_table(tmp_path):
@@ -167,11 +169,18 @@ def test_paths_are_relative_to_the_table(tmp_path):
         ("a.csv", "text,label\nx,1\ny, \n", {}, r"a\.csv:3: the label \(column 'label'\) is empty"),
         ("a.csv", "text,label\nx,1,2\n", {}, r"a\.csv:2: 3 cells where the header has 2"),
         ("a.csv", 'text,label\n"x,1\n', {}, "cannot be read"),
+        ("a.csv", "text,text,label\nx,y,1\n", {}, r"a\.csv:1: the header has two columns 'text'"),
         ("a.csv", b"text,label\nx\xff,1\n", {}, "not UTF-8 text"),
         ("a.csv", "text,label,s\nx,1,later\n", {"split": "s"}, r"a\.csv:2: column 's' says 'later'"),
         ("a.csv.xz", b"no archive", {}, r"a\.csv\.xz cannot be read"),
         ("a.csv.gz", gzip.compress(b"text,label\nx,1\n" * 99)[:30], {}, r"a\.csv\.gz cannot be read"),
         ("a.jsonl", '{"text": 1}\n{"text"\n', {}, r"a\.jsonl:2: no JSON"),
+        (
+            "a.jsonl",
+            '{"text": "x", "label": "a"}\n{"text": "x", "label": ["a"]}\n',
+            {},
+            r"a\.jsonl:2: column 'label' has",
+        ),
         ("a.jsonl", "[1]\n", {}, r"a\.jsonl:1: a line must be an object"),
         ("a.jsonl", '{"text": "x", "label": null}\n', {}, r"a\.jsonl:1: the label"),
         ("a.parquet", b"PAR1 not really PAR1", {}, r"a\.parquet cannot be read"),
