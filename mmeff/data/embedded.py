@@ -66,7 +66,9 @@ class Tones(Source):
     label   "tone": the 4 tones. "initial": the consonant the syllable begins with, 21 in pinyin and "none"
 
     An item is (waveform float32 (S,) in [-1, 1], 16000). The group is the base syllable, without its tone: the tones of
-    a syllable seem to share one take, so none is in two splits. CC BY 3.0, ChionMeilin with the vocal source from Chu Lo.
+    a syllable seem to share one take, so none is in two splits.
+
+    By ChionMeilin with the vocal source from Chu Lo, CC BY 3.0.
     """
 
     sample_rate = RATE

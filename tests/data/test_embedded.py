@@ -72,7 +72,7 @@ def test_tones_are_short_sounds_that_begin_and_end_quietly(tones):
         assert wave.dtype == np.float32 and wave.ndim == 1
         assert 0.25 < len(wave) / rate < 0.37
         assert 0.05 < np.abs(wave).max() <= 1
-        # Clips cut 10 ms off their places break these bounds: early ones by a neighbour's end, late ones by their onset.
+        # Clips cut 10 ms off their places break a bound: early ones by a neighbour's end, late ones by their onset.
         loud = np.abs(wave).max()
         assert np.abs(wave[:160]).max() < 0.1 * loud
         assert np.abs(wave[-16:]).max() < 0.2 * loud
