@@ -35,7 +35,7 @@ class Attention(Mixer):
         self.out = nn.Linear(dim, dim)
 
     def forward(self, x: Tensor, grid: tuple[int, ...], lengths: Tensor | None = None) -> Tensor:
-        x = zero_padding(x, lengths)  # a weight of zero alone does not keep a non-finite value out
+        x = zero_padding(x, lengths)  # what lies there could overflow, and 0 * inf is NaN
         q, k, v = split_heads(self.qkv(x), self.heads, parts=3)  # (B, H, L, K)
         if self.rotary:
             q, k = rotate(q, grid), rotate(k, grid)

@@ -38,7 +38,7 @@ class SlidingAttention(Mixer):
 
     def forward(self, x: Tensor, grid: tuple[int, ...], lengths: Tensor | None = None) -> Tensor:
         L, W = x.shape[1], self.window
-        x = zero_padding(x, lengths)  # a weight of zero alone does not keep a non-finite value out
+        x = zero_padding(x, lengths)  # what lies there could overflow, and 0 * inf is NaN
         q, k, v = split_heads(self.qkv(x), self.heads, parts=3)  # (B, H, L, K)
         if self.rotary:
             q, k = rotate(q, grid), rotate(k, grid)
@@ -52,7 +52,7 @@ class SlidingAttention(Mixer):
         query = torch.arange(W, device=x.device)[:, None] + W
         key = torch.arange(3 * W, device=x.device)
         near = (query - key).abs() <= W
-        # A query in the padding sees its own key, so that no softmax is empty.
+        # A query in the padding sees its own key: what an empty softmax gives is up to the kernel that serves it.
         mask = (near & seen) | (query == key)
         o = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
         o = o.flatten(2, 3)[:, :, :L]

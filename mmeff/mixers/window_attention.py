@@ -60,13 +60,13 @@ class WindowAttention(Mixer):
             return tiles.transpose(2, 3).reshape(B, -1, wh * ww, D)
 
         real = x.new_ones(1, x.shape[1], dtype=torch.bool) if lengths is None else valid_mask(lengths, x.shape[1])
-        x = zero_padding(x, lengths)  # a weight of zero alone does not keep a non-finite value out
+        x = zero_padding(x, lengths)  # what lies there could overflow, and 0 * inf is NaN
         seen = windows(real[..., None].to(x.dtype)).squeeze(-1) > 0  # (B or 1, n, S)
         tiles = windows(self.qkv(x))  # (B, n, S, 3 D)
         B, n = tiles.shape[:2]
         q, k, v = (t.unflatten(0, (B, n)) for t in split_heads(tiles.flatten(0, 1), self.heads, parts=3))
 
-        # Where nothing is real a query still needs a key: its softmax must not be empty.
+        # A window without real tokens sees all: what an empty softmax gives is up to the kernel that serves it.
         seen = seen | ~seen.any(-1, keepdim=True)
         scores = self._relative_bias(wh, ww).to(q.dtype).expand(len(seen), n, -1, -1, -1)
         mask = scores.masked_fill(~seen[:, :, None, None], -math.inf)

@@ -28,7 +28,7 @@ def inputs(L: int, N: int, rows: int = 3, channels: int = 6, decay: float = 1.0)
 
 
 def dense(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor, reverse: bool) -> Tensor:
-    """y = M x with a triangular matrix a row and channel: M_ts = C_t exp(A sum of dt over (s, t]) dt_s B_s, + D at t = s."""
+    """y = M x + D x, a triangular matrix a row and channel: M_ts = C_t exp(A sum of dt over (s, t]) dt_s B_s."""
     rows, L, channels = x.shape
     y = torch.zeros_like(x)
     for b, d in itertools.product(range(rows), range(channels)):

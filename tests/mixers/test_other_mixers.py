@@ -1,6 +1,7 @@
 """Linear attention, gated convolution, the two Mamba mixers and Parallel against their definitions, in float64."""
 
 import copy
+import importlib
 
 import pytest
 import torch
@@ -106,6 +107,21 @@ def test_mamba_starts_as_published() -> None:
     torch.testing.assert_close(direction.A_log.exp()[5], torch.arange(1.0, 17))
     marked = {name for name, parameter in direction.named_parameters() if getattr(parameter, "_no_weight_decay", False)}
     assert marked == {"A_log", "D", "dt_proj.bias"}
+
+
+def test_step_sizes_are_fp32_under_autocast(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    module = importlib.import_module("mmeff.mixers.selective_scan")
+    direction = Mamba(64).directions[0]
+    seen = {}
+    monkeypatch.setattr(module, "selective_scan", lambda u, dt, A, *_, **__: seen.update(dt=dt, A=A) or u)
+    direction.x_proj.register_forward_hook(lambda _, __, y: seen.update(low_rank=y[..., :4]))
+    with torch.autocast("cpu", torch.bfloat16):
+        direction(torch.randn(2, 5, 128), None)
+    assert seen["low_rank"].dtype == torch.bfloat16
+    assert seen["A"].dtype == torch.float32
+    expected = F.softplus(seen["low_rank"].float() @ direction.dt_proj.weight.T + direction.dt_proj.bias)
+    torch.testing.assert_close(seen["dt"], expected, rtol=1e-5, atol=0)
 
 
 def test_parallel_is_the_mean_of_normalised_mixers() -> None:

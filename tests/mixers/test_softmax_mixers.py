@@ -92,6 +92,18 @@ def test_what_cannot_be_built_or_served_says_which_numbers() -> None:
         WindowAttention(DIM).double()(tokens(8), (2, 2, 2))
 
 
+@pytest.mark.parametrize("cls", [Attention, SlidingAttention, WindowAttention])
+def test_scores_that_overflow_in_the_padding_leave_all_finite(cls: type[Mixer]) -> None:
+    mixer = cls(DIM).double()
+    lengths = torch.tensor([4, 12])
+    x = tokens(12)
+    expected = mixer(x, (6, 2), lengths)
+    x[0, 4:] = 1e200
+    y = mixer(x, (6, 2), lengths)
+    assert y.isfinite().all()
+    torch.testing.assert_close(y[0, :4], expected[0, :4], rtol=1e-10, atol=1e-12)
+
+
 def test_dropout_acts_in_training_alone() -> None:
     torch.manual_seed(0)
     mixer = Attention(DIM, dropout=0.5).double()

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-#: Elements (T B N D) of a block: 1 MiB of fp32. Larger ones leave the cache, smaller ones pay for more calls.
-_BLOCK = 1 << 18
+#: Elements (T B N D) of a block: 4 MiB of fp32. Larger ones leave the cache, smaller ones pay for more calls.
+_BLOCK = 1 << 20
 
 
 class BlockedScan(torch.autograd.Function):
@@ -60,7 +60,7 @@ def _gradients(
     g_A, g_start = torch.zeros_like(A), torch.zeros_like(starts[0])
     blocks, a_buffer, h = _workspace(dtx, A, reverse)
     g_buffer = torch.empty_like(a_buffer)
-    for start, block in zip(starts.flip(0), blocks[::-1], strict=True):
+    for start, block in zip(reversed(starts.unbind(0)), reversed(blocks), strict=True):
         T = block.stop - block.start
         a, g = a_buffer[:T], g_buffer[:T]
         now, before, _ = _states(a, h, start, dt[block], dtx[block], A, B[block], reverse)
