@@ -17,7 +17,7 @@ class Isotropic(Backbone):
         dim: int = 192,
         depth: int = 12,
         mixer: MixerFactory | list[MixerFactory] = Attention,
-        channel: ChannelFactory | list[ChannelFactory] | None = MLP,
+        channel: ChannelFactory | list[ChannelFactory | None] | None = MLP,
         drop_path: float = 0.0,
         recompute: bool = False,
     ):

@@ -65,7 +65,7 @@ class Pyramid(Backbone):
         dims: list[int] = [64, 128, 256],  # noqa: B006 (jsonargparse wants a plain default)
         depths: list[int] = [2, 2, 2],  # noqa: B006
         mixer: MixerFactory | list[MixerFactory] = Attention,
-        channel: ChannelFactory | list[ChannelFactory] | None = MLP,
+        channel: ChannelFactory | list[ChannelFactory | None] | None = MLP,
         drop_path: float = 0.0,
         recompute: bool = False,
     ):

@@ -1,6 +1,7 @@
 """`mmeff fit`, `validate`, `test`, and Lightning's own `predict`: a recipe, a run folder, a Trainer."""
 
 import logging
+import re
 import sys
 import warnings
 from datetime import timedelta
@@ -30,7 +31,7 @@ class Cli(LightningCLI):
         try:
             self.config = parser.parse_args(args)
         except ArgumentError as error:
-            raise InputError(" ".join(str(error).split())) from error
+            raise InputError(shorten(str(error))) from error
 
     def _parse_ckpt_path(self) -> None:
         pass  # checkpoints of mmeff keep their recipe under a key of their own
@@ -166,6 +167,15 @@ def finish(cli: Cli, run: Path) -> None:
             )
             tester.test(model, datamodule=data, verbose=False)
     print(f"everything is in {run}. Label a file of your own: mmeff predict --ckpt {run} FILE")
+
+
+def shorten(message: str) -> str:
+    """What jsonargparse says of a value deep in a recipe, as "key.of.the.value: what is wrong"."""
+    text = " ".join(message.split())
+    keys = [key for key in re.findall(r'Parser key "([^"]+)"', text) if key]
+    reason = re.split(r"Parser key \"[^\"]+\": ", text)[-1]
+    reason = reason.split(" Given value type")[0].split(" - Expected a <class 'NoneType'>")[0]
+    return f"{'.'.join(keys)}: {reason}" if keys else reason
 
 
 def quiet() -> None:
