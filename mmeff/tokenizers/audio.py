@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from mmeff.tokenizers.base import Tokenizer
 from mmeff.tokenizers.dropout import TokenDropout
+from mmeff.tokenizers.moments import moments
 from mmeff.tokenizers.positions import Positions, SinusoidalPositions
 from mmeff.tokens import Tokens, valid_mask, zero_padding
 
@@ -16,11 +17,16 @@ def full_lengths(raw: Tensor) -> Tensor:
     return torch.full((len(raw),), raw.shape[1], device=raw.device)
 
 
+def silent_padding(raw: Tensor, lengths: Tensor) -> Tensor:
+    """raw (B, S) with zeros past each clip's end, where windows of its last frames reach."""
+    return raw.masked_fill(~valid_mask(lengths, raw.shape[1]), 0)
+
+
 class LogMel(nn.Module):
     """Log-mel spectrogram, normalised to zero mean and unit variance over the training clips.
 
     (B, S) -> (B, T, M): 25 ms Hann windows every 10 ms, T = 1 + S // hop, power in M mel bands, natural logarithm.
-    AST and AuM take M = 128 (Gong et al. 2021, section 2.1); theirs are Kaldi's, without its dither and pre-emphasis here.
+    AST and AuM take M = 128 (Gong et al. 2021, section 2.1); theirs are Kaldi's, with dither and pre-emphasis.
     Frames past a clip's end are zero, which is the mean.
     """
 
@@ -42,14 +48,14 @@ class LogMel(nn.Module):
         self.register_buffer("std", torch.ones(()))
 
     def fit(self, clips: Sequence[Tensor]) -> None:
-        logs = torch.cat([self._log(clip[None]).flatten() for clip in clips]).double()
-        self.mean.copy_(logs.mean())
-        self.std.copy_(logs.std().clamp_min(1e-3))
+        mean, std = moments(self._log(clip[None]).flatten(1) for clip in clips)
+        self.mean.copy_(mean[0])
+        self.std.copy_(std[0])
 
     def forward(self, raw: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """-> (B, T, M) and the true number of frames of each clip (B,)."""
         frames = 1 + lengths // self.hop
-        x = (self._log(raw) - self.mean) / self.std
+        x = (self._log(silent_padding(raw, lengths)) - self.mean) / self.std
         return zero_padding(x, frames), frames
 
     def _log(self, raw: Tensor) -> Tensor:
@@ -71,7 +77,7 @@ class SpecAugment(nn.Module):
         """x (B, T, M), frames (B,)."""
         if not self.training:
             return x
-        B, T, M = x.shape
+        _, T, M = x.shape
         wide = torch.minimum(torch.full_like(frames, self.time), frames // 2)
         keep_t = self._band(T, frames, wide, x)[:, :, None]
         keep_f = self._band(M, torch.full_like(frames, M), torch.full_like(frames, min(self.frequency, M)), x)
@@ -115,7 +121,10 @@ class AudioPatches(Tokenizer):
             token_dropout: share of tokens zeroed in training.
         """
         super().__init__()
-        self.patch, self.stride = tuple(patch), tuple(stride or patch)
+        stride = stride or patch
+        if len(patch) != 2 or len(stride) != 2:
+            raise ValueError(f"patch and stride are [frames, mel bands], got {patch} and {stride}")
+        self.patch, self.stride = (patch[0], patch[1]), (stride[0], stride[1])
         self.log_mel = LogMel(sample_rate, mels)
         self.spec_augment = spec_augment
         self.project = nn.Conv2d(1, dim, self.patch, self.stride)
@@ -225,7 +234,7 @@ class AudioWave(Tokenizer):
 
     def forward(self, raw: Tensor, lengths: Tensor | None = None) -> Tokens:
         lengths = full_lengths(raw) if lengths is None else lengths
-        x = (raw * valid_mask(lengths, raw.shape[1]))[..., None]  # (B, S, 1)
+        x = silent_padding(raw, lengths)[..., None]  # (B, S, 1)
         for conv, norm, s in zip(self.convs, self.norms, self.strides, strict=True):
             padded = F.pad(x.mT, (0, s + -x.shape[1] % s))  # windows start at every multiple of s and cover the end
             lengths = (lengths + s - 1) // s

@@ -21,7 +21,7 @@ class Tokenizer(nn.Module, ABC):
     @abstractmethod
     def forward(self, raw: Any, lengths: Tensor | None = None) -> Tokens: ...
 
-    def fit(self, raw: Sequence[Any]) -> None:  # noqa: B027
+    def fit(self, raw: Sequence[Any]) -> None:
         """Learn what must be known before training (statistics, a vocabulary) from raw training examples, one by one.
 
         Called once, with a sample of the training split. Tokenizers that need nothing ignore it.

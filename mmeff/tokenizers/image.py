@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from mmeff.tokenizers.base import Tokenizer
 from mmeff.tokenizers.dropout import TokenDropout
+from mmeff.tokenizers.moments import moments
 from mmeff.tokenizers.positions import LearnedPositions, Positions
 from mmeff.tokens import Tokens
 
@@ -24,17 +25,22 @@ class PixelNorm(nn.Module):
         self.register_buffer("std", torch.full((channels, 1, 1), 0.25))
 
     def fit(self, images: Sequence[Tensor]) -> None:
-        pixels = torch.cat([image.flatten(1).double() for image in images], dim=1)  # (C, pixels)
-        self.mean.copy_(pixels.mean(1)[:, None, None])
-        self.std.copy_(pixels.std(1).clamp_min(1e-3)[:, None, None])
+        for image in images:
+            self._check(image[None])
+        mean, std = moments(image.flatten(1) for image in images)
+        self.mean.copy_(mean[:, None, None])
+        self.std.copy_(std[:, None, None])
 
     def forward(self, x: Tensor) -> Tensor:
+        self._check(x)
+        return (x - self.mean) / self.std
+
+    def _check(self, x: Tensor) -> None:
         if x.ndim != 4 or x.shape[1] != len(self.mean):
             raise ValueError(
                 f"the tokenizer was built for images (B, {len(self.mean)}, H, W) and got {tuple(x.shape)}: "
                 "make its `channels` and the data's `channels` equal"
             )
-        return (x - self.mean) / self.std
 
 
 class ImagePatches(Tokenizer):

@@ -13,6 +13,11 @@ from mmeff.tokenizers.positions import Positions, SinusoidalPositions
 from mmeff.tokens import Tokens
 
 
+def encodable(text: str) -> str:
+    """The text with "?" for lone surrogates, which JSON can spell and UTF-8 cannot."""
+    return text.encode(errors="replace").decode()
+
+
 class TextTokenizer(Tokenizer):
     """Strings -> ids -> embeddings; a subclass says what an id is. Texts past `max_length` ids are cut and counted."""
 
@@ -35,7 +40,7 @@ class TextTokenizer(Tokenizer):
         """Ids of each text, none of them empty."""
 
     def forward(self, raw: list[str], lengths: Tensor | None = None) -> Tokens:
-        rows = self.encode(raw)
+        rows = self.encode([encodable(text) for text in raw])
         self.seen += len(rows)
         self.cut += sum(len(row) > self.max_length for row in rows)
         rows = [row[: self.max_length] for row in rows]
@@ -121,7 +126,7 @@ class TextBPE(TextTokenizer):
         bpe.decoder = decoders.ByteLevel()  # type: ignore[assignment]
         alphabet = pre_tokenizers.ByteLevel.alphabet()
         trainer = trainers.BpeTrainer(vocab_size=self.vocab, initial_alphabet=alphabet, show_progress=False)
-        bpe.train_from_iterator(raw, trainer, length=len(raw))
+        bpe.train_from_iterator(map(encodable, raw), trainer, length=len(raw))
         self.bpe = bpe
 
     def encode(self, text: list[str]) -> list[list[int]]:

@@ -1,0 +1,86 @@
+import pytest
+import torch
+
+from mmeff.tokenizers import NoPositions, TextBPE, TextBytes, Tokenizer
+
+TEXTS = ["The tin drum", "the tin tin", "Ünïcode 狗 drum", ""]
+
+
+def fitted(**options: object) -> TextBPE:
+    torch.manual_seed(0)
+    tokenizer = TextBPE(8, vocab=300, positions=NoPositions, **options)  # type: ignore[arg-type]
+    tokenizer.fit(TEXTS * 5)
+    return tokenizer
+
+
+def test_bytes_are_looked_up_one_by_one() -> None:
+    tokenizer = TextBytes(8, positions=NoPositions)
+    x, grid, lengths = tokenizer(["aé", "b"])
+    assert grid == (3,) and lengths is not None and lengths.tolist() == [3, 1]
+    assert torch.equal(x[0], tokenizer.embed.weight[[0x61, 0xC3, 0xA9]])
+    assert torch.equal(x[1, 0], tokenizer.embed.weight[0x62])
+
+
+def test_pairs_that_occur_often_become_one_token() -> None:
+    tokenizer = fitted()
+    lengths = tokenizer(["the tin", "qzx"]).lengths
+    assert lengths is not None and lengths.tolist() == [2, 4]  # " the", " tin"; a space and three bytes
+
+
+def test_bpe_loses_nothing_but_capitals() -> None:
+    for lowercase in (True, False):
+        tokenizer = fitted(lowercase=lowercase)
+        assert tokenizer.bpe is not None
+        text = "The 狗 saw Ünknown → words\t!"
+        decoded = tokenizer.bpe.decode(tokenizer.encode([text])[0])
+        assert decoded.strip() == (text.lower() if lowercase else text)
+
+
+def test_bpe_comes_back_from_its_state() -> None:
+    trained = fitted()
+    state = trained.state_dict()
+    assert state["_extra_state"].dtype == torch.uint8 and len(state["_extra_state"])
+    fresh = TextBPE(8, vocab=300, positions=NoPositions)
+    fresh.load_state_dict(state)
+    assert fresh.encode(TEXTS) == trained.encode(TEXTS)
+    assert torch.equal(fresh(TEXTS).x, trained(TEXTS).x)
+
+
+def test_bpe_without_a_vocabulary_says_so_also_after_its_state_travelled() -> None:
+    fresh = TextBPE(8, vocab=300)
+    fresh.load_state_dict(TextBPE(8, vocab=300).state_dict())
+    with pytest.raises(ValueError, match="no vocabulary yet"):
+        fresh(["a"])
+
+
+def test_training_twice_gives_the_same_vocabulary() -> None:
+    assert torch.equal(fitted().get_extra_state(), fitted().get_extra_state())
+
+
+@pytest.mark.parametrize("tokenizer", [TextBytes(8, max_length=4), fitted(max_length=2)], ids=["bytes", "bpe"])
+def test_long_texts_are_cut_and_counted(tokenizer: TextBytes | TextBPE) -> None:
+    assert tokenizer.report() is None
+    lengths = tokenizer(["the tin drum tin", "the", "the tin drum"]).lengths
+    assert lengths is not None and lengths.max() == tokenizer.max_length
+    assert tokenizer(["drum drum drum"]).x.shape[1] == tokenizer.max_length
+    report = tokenizer.report()
+    assert report is not None and report.startswith("3 of 4 texts") and str(tokenizer.max_length) in report
+    assert tokenizer.report() is None  # reported once
+
+
+@pytest.mark.parametrize("tokenizer", [TextBytes(8), fitted()], ids=["bytes", "bpe"])
+@pytest.mark.parametrize("text", ["", " ", "\ud800", "\x00", "😀"])
+def test_no_text_is_too_strange(tokenizer: Tokenizer, text: str) -> None:
+    x, _, lengths = tokenizer([text, "a longer one"])
+    assert lengths is not None and lengths[0] >= 1 and x.isfinite().all()
+
+
+def test_bpe_learns_from_texts_that_utf8_cannot_spell() -> None:
+    TextBPE(8, vocab=300).fit(["\ud800 a", "b"])
+
+
+def test_sizes_that_cannot_be_are_refused() -> None:
+    with pytest.raises(ValueError, match="vocab = 100"):
+        TextBPE(8, vocab=100)
+    with pytest.raises(ValueError, match="max_length"):
+        TextBytes(8, max_length=0)
