@@ -18,7 +18,7 @@ class Block(nn.Module):
 
     def __init__(self, dim: int, mixer: Mixer, channel: ChannelMixer | None, drop_path: float = 0.0):
         super().__init__()
-        from timm.layers import DropPath
+        from timm.layers.drop import DropPath
 
         self.norm1, self.mixer = nn.LayerNorm(dim), mixer
         self.norm2, self.channel = (None, None) if channel is None else (nn.LayerNorm(dim), channel)

@@ -33,7 +33,7 @@ class Mix:
 
         cutmix = self.cutmix if raw.ndim == 4 else 0.0
         if len(raw) < 2 or self.mixup + cutmix == 0:
-            return raw, mixup_target(label, classes, 1.0, smoothing, device=raw.device)
+            return raw, mixup_target(label, classes, 1.0, smoothing)
         mix = Mixup(self.mixup, cutmix, prob=self.probability, label_smoothing=smoothing, num_classes=classes)
         even = len(raw) // 2 * 2  # timm pairs row i with row B - 1 - i
         return mix(raw[:even].clone(), label[:even])

@@ -42,11 +42,11 @@ class AdamWCosine:
         )
 
     def factor(self, step: int, steps: int) -> float:
-        """Learning rate after `step` of `steps` steps, as a share of its peak."""
+        """Learning rate of step `step` of `steps`, counted from 0, as a share of its peak."""
         warm = max(1, round(self.warmup * steps))
         if step < warm:
             return (step + 1) / warm
-        progress = min(1.0, (step - warm) / max(1, steps - warm))
+        progress = min(1.0, (step + 1 - warm) / max(1, steps - warm))
         return self.min_lr + (1 - self.min_lr) * 0.5 * (1 + math.cos(math.pi * progress))
 
 

@@ -1,0 +1,152 @@
+import math
+from collections.abc import Callable
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from mmeff.backbones import Backbone, Isotropic, Pyramid
+from mmeff.backbones.pyramid import Downsample
+from mmeff.feedforward import MLP, SwiGLU
+from mmeff.mixers import Mixer
+from mmeff.tokens import Tokens, valid_mask, zero_padding
+
+
+class Neighbours(Mixer):
+    """The mean of a token and what lies before and after it on the first axis of the grid, then a linear map."""
+
+    def __init__(self, dim: int):
+        super().__init__()
+        self.linear = nn.Linear(dim, dim)
+
+    def forward(self, x: Tensor, grid: tuple[int, ...], lengths: Tensor | None = None) -> Tensor:
+        lines = F.pad(zero_padding(x, lengths).unflatten(1, (grid[0], -1)), (0, 0, 0, 0, 1, 1))
+        return self.linear((lines[:, :-2] + lines[:, 1:-1] + lines[:, 2:]).flatten(1, 2) / 3)
+
+
+class Other(Neighbours):
+    """Another type of the same, to tell blocks apart."""
+
+
+GRIDS = [((13,), [13, 1, 6]), ((9, 4), [36, 4, 20]), ((5, 7), [35, 14, 21]), ((1, 1), [1, 1, 1])]
+BACKBONES: dict[str, Callable[..., Backbone]] = {
+    "isotropic": lambda **kw: Isotropic(16, 3, Neighbours, **kw),
+    "pyramid": lambda **kw: Pyramid([16, 24, 32], [1, 2, 1], Neighbours, **kw),
+}
+
+
+def inputs(grid: tuple[int, ...], lengths: list[int] | None = None) -> Tokens:
+    torch.manual_seed(1)
+    return Tokens(torch.randn(3, math.prod(grid), 16), grid, None if lengths is None else torch.tensor(lengths))
+
+
+@pytest.fixture(params=BACKBONES)
+def make(request: pytest.FixtureRequest) -> Callable[..., Backbone]:
+    torch.manual_seed(0)
+    return BACKBONES[request.param]
+
+
+@pytest.mark.parametrize(("grid", "lengths"), GRIDS)
+def test_a_row_of_a_padded_batch_is_the_row_alone(
+    make: Callable[..., Backbone], grid: tuple[int, ...], lengths: list[int]
+) -> None:
+    backbone, tokens = make(), inputs(grid, lengths)
+    padding = ~valid_mask(torch.tensor(lengths), math.prod(grid))
+    together = backbone(tokens._replace(x=tokens.x.masked_fill(padding[..., None], 1e4)))
+    after = math.prod(grid[1:])
+    assert together.lengths is not None
+    for i, n in enumerate(lengths):
+        alone = backbone(Tokens(tokens.x[i : i + 1, :n], (n // after, *grid[1:])))
+        assert together.lengths[i] == alone.x.shape[1] == math.prod(alone.grid)
+        torch.testing.assert_close(together.x[i, : alone.x.shape[1]], alone.x[0], atol=1e-5, rtol=0)
+
+
+def test_full_lengths_are_no_lengths(make: Callable[..., Backbone]) -> None:
+    backbone = make()
+    torch.testing.assert_close(backbone(inputs((9, 4), [36, 36, 36])).x, backbone(inputs((9, 4))).x)
+
+
+def test_recomputed_activations_give_the_same_gradients(make: Callable[..., Backbone]) -> None:
+    gradients = []
+    for recompute in (False, True):
+        torch.manual_seed(0)
+        backbone, tokens = make(recompute=recompute), inputs((9, 4), [36, 4, 20])
+        backbone(tokens._replace(x=tokens.x.requires_grad_())).x.square().sum().backward()
+        gradients.append([p.grad for p in backbone.parameters()])
+    for plain, recomputed in zip(*gradients, strict=True):
+        torch.testing.assert_close(plain, recomputed)
+
+
+def test_every_parameter_lies_in_one_layer(make: Callable[..., Backbone]) -> None:
+    backbone = make()
+    listed = [id(p) for layer in backbone.layers() for p in layer.parameters()]
+    assert sorted(listed) == sorted(id(p) for p in backbone.parameters())
+
+
+def test_drop_path_rises_and_rests_outside_training(make: Callable[..., Backbone]) -> None:
+    backbone, tokens = make(drop_path=0.3), inputs((9, 4))
+    rates = [getattr(m.drop, "drop_prob", 0.0) for m in backbone.modules() if hasattr(m, "drop")]
+    assert rates == pytest.approx(torch.linspace(0, 0.3, len(rates)).tolist())
+    assert not torch.equal(backbone(tokens).x, backbone(tokens).x)
+    assert torch.equal(backbone.eval()(tokens).x, backbone(tokens).x)
+
+
+def test_a_block_is_its_two_lines() -> None:
+    torch.manual_seed(0)
+    block, (x, grid, lengths) = Isotropic(16, 1, Neighbours).blocks[0], inputs((13,), [13, 1, 6])
+    y = x + block.mixer(block.norm1(x), grid, lengths)
+    torch.testing.assert_close(block(x, grid, lengths), y + block.channel(block.norm2(y)))
+    bare = Isotropic(16, 1, Neighbours, channel=None).blocks[0]
+    torch.testing.assert_close(bare(x, grid, lengths), x + bare.mixer(bare.norm1(x), grid, lengths))
+
+
+def test_patterns_are_tiled_over_the_depth() -> None:
+    backbone = Isotropic(16, 5, [Neighbours, Neighbours, Other], [MLP, SwiGLU])
+    assert [type(b.mixer) for b in backbone.blocks] == [Neighbours, Neighbours, Other, Neighbours, Neighbours]
+    assert [type(b.channel) for b in backbone.blocks] == [MLP, SwiGLU, MLP, SwiGLU, MLP]
+
+
+def test_stages_have_their_own_mixers_and_widths() -> None:
+    backbone = Pyramid([16, 32], [2, 1], [Neighbours, Other], [None, MLP])
+    kinds = [[type(b.mixer) for b in stage.blocks] for stage in backbone.stages]
+    assert kinds == [[Neighbours, Neighbours], [Other]]
+    out = backbone(inputs((9, 4)))
+    assert (backbone.in_dim, backbone.out_dim) == (16, 32)
+    assert out.grid == (5, 2) and out.x.shape == (3, 10, 32)
+
+
+def test_sizes_that_do_not_agree_are_refused() -> None:
+    with pytest.raises(ValueError, match="depth"):
+        Isotropic(16, 0)
+    with pytest.raises(ValueError, match="2 dims, 3 depths"):
+        Pyramid([16, 32], [1, 1, 1])
+    with pytest.raises(ValueError, match="1 mixers"):
+        Pyramid([16, 32], [1, 1], [Neighbours])
+
+
+@pytest.mark.parametrize(("H", "W"), [(8, 8), (7, 5), (8, 64), (1, 3), (1, 1)])
+def test_downsampling_is_a_strided_convolution(H: int, W: int) -> None:
+    torch.manual_seed(0)
+    down = Downsample(16, 24)
+    nn.init.normal_(down.taps)
+    tokens = inputs((H, W))
+    image = down.norm(tokens.x).mT.unflatten(2, (H, W))
+    taps = down.taps[:, 0]
+    kernel = taps[:, :, None] * taps[:, None, :]  # (D, 3, 3)
+    expected = down.project(F.conv2d(image, kernel[:, None], stride=2, padding=1, groups=16).flatten(2).mT)
+    out = down(tokens)
+    assert out.grid == (-(-H // 2), -(-W // 2)) and out.lengths is None
+    torch.testing.assert_close(out.x, expected, atol=1e-5, rtol=1e-5)
+    line = down(inputs((H * W,)))
+    smooth = F.conv1d(down.norm(tokens.x).mT, down.taps, stride=2, padding=1, groups=16).mT
+    torch.testing.assert_close(line.x, down.project(smooth), atol=1e-5, rtol=1e-5)
+
+
+def test_a_new_downsampling_keeps_what_is_even() -> None:
+    down = Downsample(16, 16)
+    nn.init.eye_(down.project.weight)
+    nn.init.zeros_(down.project.bias)
+    flat = Tokens(torch.randn(1, 1, 16).expand(1, 81, 16), (9, 9))
+    inner = down(flat).x.unflatten(1, (5, 5))[0, 1:-1, 1:-1]
+    torch.testing.assert_close(inner, down.norm(flat.x[0, 0]).expand(3, 3, 16))

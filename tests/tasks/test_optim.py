@@ -1,0 +1,91 @@
+import math
+from itertools import pairwise
+
+import pytest
+import torch
+from torch import nn
+
+from mmeff.backbones import Isotropic
+from mmeff.heads import AttentionPool, Head
+from mmeff.tasks import AdamWCosine
+from mmeff.tasks.optim import split_by_decay
+from mmeff.tokenizers import ImagePatches, TextBytes
+
+
+def model(depth: int = 3) -> tuple[nn.ModuleList, list[list[nn.Module]]]:
+    """Two tokenizers, a backbone and a head, and their layers from the input to the head."""
+    backbone = Isotropic(16, depth)
+    tokenizers: list[nn.Module] = [ImagePatches(16, 4), TextBytes(16)]
+    head = Head(16, 3, AttentionPool)
+    return nn.ModuleList([*tokenizers, backbone, head]), [tokenizers, *([m] for m in backbone.layers()), [head]]
+
+
+def test_every_parameter_lies_in_one_group() -> None:
+    whole, layers = model()
+    optimizer, _ = AdamWCosine().build(layers, 10)
+    grouped = [id(p) for group in optimizer.param_groups for p in group["params"]]
+    assert sorted(grouped) == sorted(id(p) for p in whole.parameters())
+
+
+def test_frozen_parameters_are_left_out() -> None:
+    whole, layers = model()
+    whole[2].requires_grad_(False)
+    optimizer, _ = AdamWCosine().build(layers, 10)
+    grouped = {id(p) for group in optimizer.param_groups for p in group["params"]}
+    assert grouped == {id(p) for p in whole.parameters() if p.requires_grad}
+
+
+def test_weight_decay_is_for_matrices() -> None:
+    whole, layers = model()
+    optimizer, _ = AdamWCosine(weight_decay=0.3).build(layers, 10)
+    decay = {id(p): group["weight_decay"] for group in optimizer.param_groups for p in group["params"]}
+    for name, p in whole.named_parameters():
+        free = name.endswith("bias") or "norm" in name or name.endswith(("positions.table", "positions.scale"))
+        assert decay[id(p)] == (0.0 if free else 0.3), name
+    marked = nn.Parameter(torch.zeros(2, 2))
+    marked._no_weight_decay = True  # type: ignore[attr-defined]
+    assert [len(part) for part in split_by_decay([nn.ParameterList([marked, nn.Parameter(torch.zeros(2, 2))])])] == [
+        1,
+        1,
+    ]
+
+
+def test_the_learning_rate_falls_with_the_distance_from_the_head() -> None:
+    whole, layers = model(depth=3)
+    optimizer, _ = AdamWCosine(lr=0.1, layer_decay=0.5, warmup=0.0).build(layers, 10)
+    rate = {id(p): group["initial_lr"] for group in optimizer.param_groups for p in group["params"]}
+    backbone: Isotropic = whole[2]  # type: ignore[assignment]
+    expected = [(whole[3], 0), (backbone.norm, 1), *((b, 4 - i) for i, b in enumerate(backbone.blocks))]
+    expected += [(whole[0], 5), (whole[1], 5)]
+    for module, distance in expected:
+        assert {rate[id(p)] for p in module.parameters()} == {0.1 * 0.5**distance}
+
+
+def test_the_learning_rate_over_a_run() -> None:
+    config, steps = AdamWCosine(warmup=0.2, min_lr=0.05), 100
+    factors = [config.factor(step, steps) for step in range(steps)]
+    assert factors[0] == pytest.approx(1 / 20) and factors[19] == 1.0 == max(factors)
+    assert factors[9] == pytest.approx(0.5)
+    assert factors[59] == pytest.approx((1 + 0.05) / 2)  # half of the way down
+    assert factors[99] == pytest.approx(0.05) == config.factor(500, steps)
+    assert all(a < b for a, b in pairwise(factors[:20]))
+    assert all(a > b for a, b in pairwise(factors[19:]))
+    assert factors[40] == pytest.approx(0.05 + 0.95 * 0.5 * (1 + math.cos(math.pi * 21 / 80)))
+
+
+@pytest.mark.parametrize("steps", [1, 2, 3])
+@pytest.mark.parametrize("warmup", [0.0, 0.5, 1.0])
+def test_short_runs_learn(steps: int, warmup: float) -> None:
+    factors = [AdamWCosine(warmup=warmup).factor(step, steps) for step in range(steps)]
+    assert all(0 < factor <= 1 for factor in factors) and max(factors) == 1
+
+
+def test_the_schedule_moves_all_groups_alike() -> None:
+    _, layers = model()
+    config = AdamWCosine(lr=0.1, layer_decay=0.7, warmup=0.5)
+    optimizer, schedule = config.build(layers, 8)
+    for step in range(8):
+        for group in optimizer.param_groups:
+            assert group["lr"] == pytest.approx(group["initial_lr"] * config.factor(step, 8))
+        optimizer.step()
+        schedule.step()
