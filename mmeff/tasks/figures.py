@@ -265,7 +265,7 @@ def draw_curves(path: Path, metrics: Path) -> None:
             ax.grid(axis="y", color="#e5e7eb", linewidth=0.6)
             ax.set_axisbelow(True)
             ax.yaxis.set_major_formatter(lambda value, _: f"{value:.4g}")
-            ax.legend(frameon=False, fontsize=8)
+            ax.legend(edgecolor="none", framealpha=0.7, fontsize=8)
 
 
 def _column(rows: list[dict[str, str]], name: str) -> np.ndarray:
@@ -282,7 +282,13 @@ def _draw_curve(ax: Any, name: str, points: np.ndarray, color: str) -> None:
         ax.plot(steps, values, color=color, linewidth=0.8, alpha=0.3)
         steps, values = (np.convolve(x, np.full(window, 1 / window), "valid") for x in (steps, values))
     ax.plot(
-        steps, values, label=plain(name, 30), color=color, linewidth=1.5, marker="o" if len(steps) < 20 else None, ms=3
+        steps,
+        values,
+        label=plain(name.partition("/pg")[0], 30),
+        color=color,
+        linewidth=1.5,
+        marker="o" if len(steps) < 20 else None,
+        ms=3,
     )
 
 
