@@ -178,7 +178,8 @@ def draw_mistakes(path: Path, mistakes: Sequence[Mistake], spec: DataSpec, wrong
     W, H = columns * (width + gap), rows * pitch + 0.15
     with figure(path, W, H) as fig:
         shown = f"{len(mistakes)} worst of {wrong}" if wrong > len(mistakes) else f"{wrong}"
-        fig.text(0, 1, f"{shown} mistakes among {total} examples: true → predicted, probability", va="bottom")
+        plural = "" if wrong == 1 else "s"
+        fig.text(0, 1, f"{shown} mistake{plural} among {total} examples: true → predicted, probability", va="bottom")
         for i, mistake in enumerate(mistakes):
             left, top = i % columns * (width + gap), H - 0.15 - i // columns * pitch - above
             ax = fig.add_axes((left / W, (top - height) / H, width / W, height / H))
