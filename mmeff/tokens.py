@@ -28,5 +28,5 @@ def valid_mask(lengths: Tensor, L: int) -> Tensor:
 
 
 def zero_padding(x: Tensor, lengths: Tensor | None) -> Tensor:
-    """x (B, L, D) with zeros in the padding; x itself if no row is padded."""
-    return x if lengths is None else x * valid_mask(lengths, x.shape[1])[..., None].to(x.dtype)
+    """x (B, L, D) with zeros in the padding, whatever was there, NaN included; x itself if no row is padded."""
+    return x if lengths is None else x.masked_fill(~valid_mask(lengths, x.shape[1])[..., None], 0)
