@@ -47,7 +47,9 @@ def main(argv: list[str] | None = None) -> int:
     try:
         if words[0] not in COMMANDS:
             near = difflib.get_close_matches(words[0], COMMANDS, 1)
-            raise InputError(f"unknown command {words[0]!r}" + (f": did you mean {near[0]!r}?" if near else ": mmeff --help"))
+            raise InputError(
+                f"unknown command {words[0]!r}" + (f": did you mean {near[0]!r}?" if near else ": mmeff --help")
+            )
         return importlib.import_module(COMMANDS[words[0]]).main(words)
     except InputError as error:
         print(f"mmeff: error: {last_line(error)}", file=sys.stderr)

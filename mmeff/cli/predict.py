@@ -87,7 +87,9 @@ def as_signals(items: list[tuple[str, bool]], modality: str) -> tuple[list[str],
             try:
                 lines = [text for text in Path(item).read_text().splitlines() if text.strip()]
             except (OSError, UnicodeDecodeError) as error:
-                raise InputError(f"{item} cannot be read as text: {error}. One text in the command goes after -t") from error
+                raise InputError(
+                    f"{item} cannot be read as text: {error}. One text in the command goes after -t"
+                ) from error
             names += lines
             signals += lines
         else:

@@ -25,6 +25,8 @@ class EpochLines(Callback):
         if not trainer.is_global_zero:
             return
         values: dict[str, Any] = {k: float(v) for k, v in trainer.callback_metrics.items() if k.startswith(prefixes)}
-        words = [f"{key} {value:.4g}" for key, value in values.items() if not key.endswith("/score") or len(values) == 1]
+        words = [
+            f"{key} {value:.4g}" for key, value in values.items() if not key.endswith("/score") or len(values) == 1
+        ]
         took = [f"{time.monotonic() - self.start:.0f} s"] if timed else []
         print("  ".join([title, *words, *took]), flush=True)

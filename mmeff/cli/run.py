@@ -21,7 +21,7 @@ from mmeff.data import ClassificationData
 from mmeff.errors import InputError
 from mmeff.tasks import Classification
 from mmeff.tasks.report import TestReport
-from mmeff.tasks.safety import AtomicCheckpointIO, NaNGuard, RandomState, StopOnInterrupt
+from mmeff.tasks.safety import NaNGuard, RandomState, StopOnInterrupt
 
 
 class Cli(LightningCLI):
@@ -124,7 +124,10 @@ def set_defaults(recipe: Recipe, run: Path) -> None:
         "logger",
         [
             {"class_path": f"{loggers}.CSVLogger", "init_args": {"save_dir": str(run), "name": "", "version": ""}},
-            {"class_path": f"{loggers}.TensorBoardLogger", "init_args": {"save_dir": str(run), "name": "", "version": ""}},
+            {
+                "class_path": f"{loggers}.TensorBoardLogger",
+                "init_args": {"save_dir": str(run), "name": "", "version": ""},
+            },
         ],
     )
 

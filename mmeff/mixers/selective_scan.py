@@ -4,11 +4,11 @@ import math
 
 import torch
 import torch.nn.functional as F
-from mmeff_kernels.selective_scan import selective_scan
 from torch import Tensor, nn
 
 from mmeff.mixers.base import Mixer
 from mmeff.tokens import zero_padding
+from mmeff_kernels.selective_scan import selective_scan
 
 
 class Direction(nn.Module):

@@ -1,5 +1,6 @@
 """Classification: tokenizer -> backbone -> head, its loss and its metrics, as a LightningModule."""
 
+import math
 from abc import ABC
 from collections.abc import Callable
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from lightning.pytorch import LightningModule
+from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor, nn
 from torchmetrics import MetricCollection
 from torchmetrics.classification import (
@@ -24,6 +26,7 @@ from mmeff.spec import DataSpec
 from mmeff.tasks.mix import Mix
 from mmeff.tasks.optim import AdamWCosine
 from mmeff.tokenizers import Tokenizer
+from mmeff.tokenizers.text import TextTokenizer
 
 TokenizerFactory = Callable[[int], Tokenizer]
 
@@ -95,23 +98,19 @@ class Classification(LightningModule, ABC):
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
         task = batch["task"]
         spec = self.specs[task]
-        raw, label = batch[spec.modality], batch["label"]
+        raw, lengths, label = batch[spec.modality], batch.get("lengths"), batch["label"]
         if spec.multilabel:
-            loss = F.binary_cross_entropy_with_logits(self(task, raw, batch.get("lengths")), label)
+            loss = F.binary_cross_entropy_with_logits(self(task, raw, lengths), label)
         elif self.mix is None or spec.modality == "text":
-            loss = F.cross_entropy(self(task, raw, batch.get("lengths")), label, label_smoothing=self.smoothing)
+            loss = F.cross_entropy(self(task, raw, lengths), label, label_smoothing=self.smoothing)
         else:
-            raw, target = self.mix(raw, label, len(spec.classes), self.smoothing)
-            lengths = batch.get("lengths")
-            if lengths is not None:  # a blend of two clips is as long as the longer one
-                lengths = lengths[: len(raw)]
-                lengths = torch.maximum(lengths, lengths.flip(0))
+            raw, lengths, target = self.mix(raw, lengths, label, len(spec.classes), self.smoothing)
             loss = F.cross_entropy(self(task, raw, lengths), target)
         for module in self.backbone.modules():
             aux = getattr(module, "aux_loss", None)
             if aux is not None:
                 loss = loss + aux
-        self.log("train/loss", loss, prog_bar=True, on_step=True, on_epoch=False, batch_size=len(batch["label"]))
+        self.log("train/loss", loss, prog_bar=True, on_step=True, on_epoch=False, batch_size=len(label))
         return loss
 
     def validation_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
@@ -126,11 +125,9 @@ class Classification(LightningModule, ABC):
         spec = self.specs[task]
         logits = self(task, batch[spec.modality], batch.get("lengths")).float()
         getattr(self, f"{stage}_{task}").update(logits, label.int() if spec.multilabel else label)
-        if spec.multilabel:
-            loss = F.binary_cross_entropy_with_logits(logits, label)
-        else:
-            loss = F.cross_entropy(logits, label)
-        self.log(f"{stage}/loss", loss, on_step=False, on_epoch=True, batch_size=len(label))
+        loss_of = F.binary_cross_entropy_with_logits if spec.multilabel else F.cross_entropy
+        loss = loss_of(logits, label)
+        self.log(f"{stage}/loss", loss, on_step=False, on_epoch=True, batch_size=len(label), sync_dist=True)
         return logits
 
     def on_validation_epoch_end(self) -> None:
@@ -147,15 +144,23 @@ class Classification(LightningModule, ABC):
             prefix = f"{stage}/{task}/" if len(self.specs) > 1 else f"{stage}/"
             values = {prefix + key: value for key, value in collection.compute().items()}
             collection.reset()
-            self.log_dict(values, prog_bar=False)
+            self.log_dict(values, sync_dist=True)
             scores.append(values[prefix + ("map" if spec.multilabel else "acc")])
-        self.log(f"{stage}/score", torch.stack(scores).mean(), prog_bar=True)
+        self.log(f"{stage}/score", torch.stack(scores).mean(), prog_bar=True, sync_dist=True)
+        for task, tokenizer in self.tokenizers.items():
+            said = tokenizer.report() if isinstance(tokenizer, TextTokenizer) else None
+            if said and (stage == "test" or self.current_epoch == 0):
+                rank_zero_only(print)(f"{task}: {said}")
 
     def configure_optimizers(self) -> Any:
         inner = self.backbone.layers()
         layers = [list(self.tokenizers.values()), *([layer] for layer in inner), list(self.heads.values())]
-        steps = int(self.trainer.estimated_stepping_batches)
-        optimizer, schedule = self.optimizer_config.build(layers, steps)
+        steps = self.trainer.estimated_stepping_batches
+        if math.isinf(steps):
+            raise InputError(
+                "set trainer.max_epochs or trainer.max_steps: the learning rate falls towards the last step"
+            )
+        optimizer, schedule = self.optimizer_config.build(layers, int(steps))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -248,7 +253,8 @@ def different_data(stored: dict[str, DataSpec], given: dict[str, DataSpec]) -> s
                 f"not in both: {missing[:5]}. Take the checkpoint of a run on this data"
             )
         if spec != given[name]:
-            return f"the checkpoint was trained on {name} as {spec.preprocessing}, the data gives {given[name].preprocessing}"
+            now = given[name].preprocessing
+            return f"the checkpoint was trained on {name} as {spec.preprocessing}, the data gives {now}"
     return "the checkpoint is of other data"
 
 
@@ -256,7 +262,9 @@ def check_keys(stored: dict[str, Any], own: dict[str, Any]) -> None:
     """InputError that names the first tensors in which a checkpoint and the model differ."""
     for key, value in own.items():
         if key not in stored:
-            raise InputError(f"the checkpoint is of another model: it has no {key}. Give the recipe it was trained with")
+            raise InputError(
+                f"the checkpoint is of another model: it has no {key}. Give the recipe it was trained with"
+            )
         if isinstance(value, Tensor) and not key.endswith("_extra_state") and stored[key].shape != value.shape:
             raise InputError(
                 f"the checkpoint is of another model: {key} is {tuple(stored[key].shape)} there and "
@@ -264,4 +272,6 @@ def check_keys(stored: dict[str, Any], own: dict[str, Any]) -> None:
             )
     extra = sorted(set(stored) - set(own))
     if extra:
-        raise InputError(f"the checkpoint is of another model: it also has {extra[0]}. Give the recipe it was trained with")
+        raise InputError(
+            f"the checkpoint is of another model: it also has {extra[0]}. Give the recipe it was trained with"
+        )

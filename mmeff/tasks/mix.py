@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+import numpy as np
+import torch
 from torch import Tensor
 
 
@@ -27,13 +29,18 @@ class Mix:
         if self.mixup < 0 or self.cutmix < 0 or self.mixup + self.cutmix == 0:
             raise ValueError(f"mix needs mixup or cutmix above 0, got mixup = {self.mixup}, cutmix = {self.cutmix}")
 
-    def __call__(self, raw: Tensor, label: Tensor, classes: int, smoothing: float) -> tuple[Tensor, Tensor]:
-        """raw (B, ...), label (B,) int64 -> mixed raw, soft label (B, classes) with the smoothing in it."""
+    def __call__(
+        self, raw: Tensor, lengths: Tensor | None, label: Tensor, classes: int, smoothing: float
+    ) -> tuple[Tensor, Tensor | None, Tensor]:
+        """raw (B, ...), lengths (B,), label (B,) int64 -> mixed raw, lengths, soft label (B, classes), smoothed."""
         from timm.data.mixup import Mixup, mixup_target
 
         cutmix = self.cutmix if raw.ndim == 4 else 0.0
-        if len(raw) < 2 or self.mixup + cutmix == 0:
-            return raw, mixup_target(label, classes, 1.0, smoothing)
-        mix = Mixup(self.mixup, cutmix, prob=self.probability, label_smoothing=smoothing, num_classes=classes)
+        if len(raw) < 2 or self.mixup + cutmix == 0 or np.random.rand() >= self.probability:
+            return raw, lengths, mixup_target(label, classes, 1.0, smoothing)
+        mix = Mixup(self.mixup, cutmix, label_smoothing=smoothing, num_classes=classes)
         even = len(raw) // 2 * 2  # timm pairs row i with row B - 1 - i
-        return mix(raw[:even].clone(), label[:even])
+        if lengths is not None:  # a blend of two clips is as long as the longer one
+            lengths = torch.maximum(lengths[:even], lengths[:even].flip(0))
+        raw, target = mix(raw[:even].clone(), label[:even])
+        return raw, lengths, target

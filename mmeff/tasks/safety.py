@@ -16,13 +16,13 @@ from mmeff.errors import TrainingError
 
 
 class RandomState(Callback):
-    """Saves the state of every random number generator with a checkpoint, so that a resumed run repeats it bit by bit."""
+    """Saves the state of every random number generator with a checkpoint: a resumed run repeats it bit by bit."""
 
     def __init__(self) -> None:
         self.pending: dict[str, Any] | None = None
 
     def state_dict(self) -> dict[str, Any]:
-        name, keys, *position = np.random.get_state()  # noqa: NPY002 (timm draws from the global stream)
+        name, keys, *position = np.random.get_state()
         python_version, python_state, _ = random.getstate()
         return {
             "torch": torch.get_rng_state(),
@@ -43,7 +43,7 @@ class RandomState(Callback):
         if torch.cuda.is_available() and len(state["cuda"]) == torch.cuda.device_count():
             torch.cuda.set_rng_state_all([s.cpu() for s in state["cuda"]])
         keys = state["numpy"]["keys"].numpy().astype(np.uint32)
-        np.random.set_state((state["numpy"]["name"], keys, *state["numpy"]["position"]))  # noqa: NPY002
+        np.random.set_state((state["numpy"]["name"], keys, *state["numpy"]["position"]))
         random.setstate((state["python"]["version"], tuple(state["python"]["state"].tolist()), None))
 
 

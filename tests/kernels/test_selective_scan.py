@@ -6,8 +6,9 @@ import sys
 
 import pytest
 import torch
-from mmeff_kernels.selective_scan import blocked, selective_scan, selective_scan_reference
 from torch import Tensor
+
+from mmeff_kernels.selective_scan import blocked, selective_scan, selective_scan_reference
 
 NAMES = ("x", "dt", "A", "B", "C", "D")
 
