@@ -68,7 +68,7 @@ def build(recipe: dict[str, Any], trust: Sequence[str] = ()) -> Classification:
     parser = ArgumentParser(exit_on_error=False)
     parser.add_subclass_arguments(Classification, "model", required=True)
     try:
-        model = parser.instantiate_classes(parser.parse_object({"model": recipe})).model
+        model = parser.instantiate_classes(parser.parse_object({"model": recipe}))["model"]
     except (ArgumentError, TypeError) as error:
         raise InputError(f"the checkpoint's recipe does not fit this version of mmeff: {error}") from error
     model.recipe = recipe

@@ -90,6 +90,8 @@ class Head(nn.Module):
         self.pool = pool(dim)
         self.dropout = nn.Dropout(dropout)
         self.linear = nn.Linear(dim, classes)
+        nn.init.trunc_normal_(self.linear.weight, std=0.02)  # first guesses near uniform
+        nn.init.zeros_(self.linear.bias)
 
     def forward(self, tokens: Tokens) -> Tensor:
         return self.linear(self.dropout(self.pool(tokens)))

@@ -78,8 +78,6 @@ class Classification(LightningModule, ABC):
             if samples is not None:
                 tokenizer.fit(samples[name])
             self.heads[name] = self.make_head(len(spec.classes))
-            nn.init.trunc_normal_(self.heads[name].linear.weight, std=0.02)  # first guesses near uniform
-            nn.init.zeros_(self.heads[name].linear.bias)
             for stage in ("val", "test"):
                 setattr(self, f"{stage}_{name}", metrics(spec))
         self.specs = dict(specs)

@@ -22,12 +22,12 @@ class RandomState(Callback):
         self.pending: dict[str, Any] | None = None
 
     def state_dict(self) -> dict[str, Any]:
-        name, keys, *position = np.random.get_state()
+        name, keys, *position = np.random.get_state(legacy=True)
         python_version, python_state, _ = random.getstate()
         return {
             "torch": torch.get_rng_state(),
             "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
-            "numpy": {"name": name, "keys": torch.tensor(keys.astype(np.int64)), "position": position},
+            "numpy": {"name": name, "keys": torch.tensor(np.asarray(keys).astype(np.int64)), "position": position},
             "python": {"version": python_version, "state": torch.tensor(python_state, dtype=torch.int64)},
         }
 
@@ -133,7 +133,7 @@ class NaNGuard(Callback):
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Any) -> None:
         assert self.loss is not None
         grads = [p.grad for p in pl_module.parameters() if p.grad is not None]
-        total = torch.stack(torch._foreach_norm(grads)).sum() + self.loss  # one transfer from the device, not hundreds
+        total = torch.nn.utils.get_total_norm(grads) + self.loss  # one transfer from the device, not hundreds
         if bool(total.isfinite()):
             return
         where = self._locate(pl_module)
