@@ -6,7 +6,7 @@ import sys
 import warnings
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 import yaml
@@ -27,6 +27,9 @@ from mmeff.tasks.safety import NaNGuard, RandomState, StopOnInterrupt
 class Cli(LightningCLI):
     """LightningCLI whose model knows its classes, and its recipe, before a Trainer sees it."""
 
+    #: The recipe's model as composed: jsonargparse cannot write lists of parts that were parsed back into YAML.
+    recipe: ClassVar[Recipe] = {}
+
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         try:
             self.config = parser.parse_args(args)
@@ -38,8 +41,7 @@ class Cli(LightningCLI):
 
     def after_instantiate_classes(self) -> None:
         assert isinstance(self.model, Classification) and isinstance(self.datamodule, ClassificationData)
-        self._dump_config()
-        self.model.recipe = self.config_dump["model"]
+        self.model.recipe = self.recipe
         fitting = self.subcommand == "fit"
         self.datamodule.setup(self.subcommand)
         self.model.prepare(self.datamodule.specs, self.datamodule.fit_sample() if fitting else None)
@@ -62,6 +64,7 @@ def main(words: list[str]) -> int:
     dry = bool(recipe["trainer"].get("fast_dev_run"))
     text = yaml.safe_dump(recipe, sort_keys=False, allow_unicode=True)
     callbacks = run_callbacks(run, command, logs=recipe["trainer"]["logger"] is not False and not dry)
+    Cli.recipe = recipe["model"]
     cli = Cli(**cli_arguments(callbacks), args=[command, "--config", text, *flags])
     if command == "fit" and not dry:
         finish(cli, run)
