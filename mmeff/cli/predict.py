@@ -78,12 +78,12 @@ def as_signals(items: list[tuple[str, bool]], modality: str) -> tuple[list[str],
     names: list[str] = []
     signals: list[str] = []
     for item, is_text in items:
-        if is_text != (modality == "text") and is_text:
+        if is_text and modality != "text":
             raise InputError(f"this model reads {modality}: give files, not -t")
-        if is_text:
+        if is_text or modality != "text":
             names.append(item)
             signals.append(item)
-        elif modality == "text":
+        else:
             try:
                 lines = [text for text in Path(item).read_text().splitlines() if text.strip()]
             except (OSError, UnicodeDecodeError) as error:
@@ -92,9 +92,6 @@ def as_signals(items: list[tuple[str, bool]], modality: str) -> tuple[list[str],
                 ) from error
             names += lines
             signals += lines
-        else:
-            names.append(item)
-            signals.append(item)
     return names, signals
 
 
