@@ -44,6 +44,8 @@ class ClassificationData(LightningDataModule, ABC):
         self.parts: dict[str, Part] = {}
         self.specs: dict[str, DataSpec] = {}
         self._loaders: list[ResumableLoader] = []
+        self._training: ResumableLoader | None = None
+        self._resume: dict[str, int] = {}
 
     @abstractmethod
     def load(self) -> dict[str, Part]:
@@ -58,8 +60,23 @@ class ClassificationData(LightningDataModule, ABC):
         while self._loaders:
             self._loaders.pop().close()
 
+    def state_dict(self) -> dict[str, Any]:
+        """Where training stands in the data.
+
+        Lightning saves this of the loader too, but never loads it into a run whose optimizer asked for
+        `trainer.estimated_stepping_batches`: the loader is made then, before the state of the loops is read.
+        """
+        return {} if self._training is None else self._training.state_dict()
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self._resume = state_dict
+
     def train_dataloader(self) -> ResumableLoader:
-        return self._loader("train")
+        self._training = self._loader("train")
+        if self._resume:
+            self._training.load_state_dict(self._resume)
+            self._resume = {}
+        return self._training
 
     def val_dataloader(self) -> ResumableLoader | list[Any]:
         return self._loader("val") if self._signals("val") else []
