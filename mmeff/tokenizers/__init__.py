@@ -1,6 +1,6 @@
 """Raw signal -> Tokens: one file a modality, and the positions they add."""
 
-from mmeff.tokenizers.audio import AudioFrames, AudioPatches, AudioWave, SpecAugment
+from mmeff.tokenizers.audio import AudioFrames, AudioPatches, AudioWave, LogMel, SpecAugment
 from mmeff.tokenizers.base import Tokenizer
 from mmeff.tokenizers.image import ImagePatches, ImageStem
 from mmeff.tokenizers.positions import LearnedPositions, NoPositions, Positions, SinusoidalPositions
@@ -13,6 +13,7 @@ __all__ = [
     "ImagePatches",
     "ImageStem",
     "LearnedPositions",
+    "LogMel",
     "NoPositions",
     "Positions",
     "SinusoidalPositions",

@@ -25,7 +25,7 @@ def silent_padding(raw: Tensor, lengths: Tensor) -> Tensor:
 class LogMel(nn.Module):
     """Log-mel spectrogram, normalised to zero mean and unit variance over the training clips.
 
-    (B, S) -> (B, T, M): 25 ms Hann windows every 10 ms, T = 1 + S // hop, power in M mel bands, natural logarithm.
+    (B, S) -> (B, T, M): Hann windows every 10 ms, T = 1 + S // hop, power in M mel bands, natural logarithm.
     AST and AuM take M = 128 (Gong et al. 2021, section 2.1); theirs are Kaldi's, with dither and pre-emphasis.
     Frames past a clip's end are zero, which is the mean.
     """
@@ -33,16 +33,32 @@ class LogMel(nn.Module):
     mean: Tensor
     std: Tensor
 
-    def __init__(self, sample_rate: int, mels: int):
+    def __init__(self, sample_rate: int = 16000, mels: int = 128, window_ms: float = 25.0, f_max: float | None = None):
+        """
+        Args:
+            sample_rate: samples a second of the sound that comes in.
+            mels: mel bands.
+            window_ms: length of a window. A longer one tells harmonics apart, 50 ms those of a voice of 80 Hz.
+            f_max: upper end of the highest band in Hz. None: half the sample rate.
+        """
         super().__init__()
         from torchaudio.transforms import MelSpectrogram
 
         if sample_rate <= 0:
             raise ValueError(f"sample_rate must be positive, got {sample_rate}")
-        window, self.hop = round(0.025 * sample_rate), round(0.010 * sample_rate)
+        if f_max is not None and not 0 < f_max <= sample_rate / 2:
+            raise ValueError(f"f_max must lie between 0 and half of sample_rate = {sample_rate}, got {f_max}")
+        self.mels = mels
+        window, self.hop = round(window_ms / 1000 * sample_rate), round(0.010 * sample_rate)
         n_fft = 2 ** (2 * window - 1).bit_length()  # finer than the window, so that no low mel band is empty
         self.spectrogram = MelSpectrogram(
-            sample_rate, n_fft=n_fft, win_length=window, hop_length=self.hop, n_mels=mels, pad_mode="constant"
+            sample_rate,
+            n_fft=n_fft,
+            win_length=window,
+            hop_length=self.hop,
+            f_max=f_max,
+            n_mels=mels,
+            pad_mode="constant",
         )
         self.register_buffer("mean", torch.zeros(()))
         self.register_buffer("std", torch.ones(()))
@@ -101,8 +117,7 @@ class AudioPatches(Tokenizer):
     def __init__(
         self,
         dim: int,
-        sample_rate: int = 16000,
-        mels: int = 128,
+        log_mel: LogMel | None = None,
         patch: list[int] = [16, 16],  # noqa: B006 (jsonargparse wants a plain default)
         stride: list[int] | None = None,
         positions: Callable[[int], Positions] = SinusoidalPositions,
@@ -112,8 +127,7 @@ class AudioPatches(Tokenizer):
         """
         Args:
             dim: width of the tokens, given by the backbone.
-            sample_rate: samples a second of the sound that comes in.
-            mels: mel bands.
+            log_mel: the spectrogram. None: 128 bands of sound at 16 kHz.
             patch: frames and mel bands of a patch.
             stride: frames and mel bands from one patch to the next. None: `patch`.
             positions: what is added to the tokens to say where they are.
@@ -125,13 +139,13 @@ class AudioPatches(Tokenizer):
         if len(patch) != 2 or len(stride) != 2:
             raise ValueError(f"patch and stride are [frames, mel bands], got {patch} and {stride}")
         self.patch, self.stride = (patch[0], patch[1]), (stride[0], stride[1])
-        self.log_mel = LogMel(sample_rate, mels)
+        self.log_mel = log_mel or LogMel()
         self.spec_augment = spec_augment
         self.project = nn.Conv2d(1, dim, self.patch, self.stride)
         self.dropout = TokenDropout(token_dropout)
         self.positions = positions(dim)
-        if mels < self.patch[1]:
-            raise ValueError(f"a patch of {self.patch[1]} mel bands does not fit into mels = {mels}")
+        if self.log_mel.mels < self.patch[1]:
+            raise ValueError(f"a patch of {self.patch[1]} mel bands does not fit into mels = {self.log_mel.mels}")
 
     def fit(self, raw: Sequence[Tensor]) -> None:
         self.log_mel.fit(raw)
@@ -159,8 +173,7 @@ class AudioFrames(Tokenizer):
     def __init__(
         self,
         dim: int,
-        sample_rate: int = 16000,
-        mels: int = 80,
+        log_mel: LogMel | None = None,
         stride: int = 2,
         positions: Callable[[int], Positions] = SinusoidalPositions,
         spec_augment: SpecAugment | None = None,
@@ -169,8 +182,7 @@ class AudioFrames(Tokenizer):
         """
         Args:
             dim: width of the tokens, given by the backbone.
-            sample_rate: samples a second of the sound that comes in.
-            mels: mel bands.
+            log_mel: the spectrogram. None: 80 bands of sound at 16 kHz.
             stride: frames a token.
             positions: what is added to the tokens to say where they are.
             spec_augment: bands of time and frequency to hide in training.
@@ -178,9 +190,9 @@ class AudioFrames(Tokenizer):
         """
         super().__init__()
         self.stride = stride
-        self.log_mel = LogMel(sample_rate, mels)
+        self.log_mel = log_mel or LogMel(mels=80)
         self.spec_augment = spec_augment
-        self.conv1 = nn.Conv1d(mels, dim, 3, 1, 1)
+        self.conv1 = nn.Conv1d(self.log_mel.mels, dim, 3, 1, 1)
         self.conv2 = nn.Conv1d(dim, dim, 3, stride, 1)
         self.dropout = TokenDropout(token_dropout)
         self.positions = positions(dim)

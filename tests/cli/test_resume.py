@@ -33,7 +33,8 @@ def fit(recipe: str, run: Path, *words: str) -> subprocess.Popen:
     command += ["--trainer.accelerator", "cpu", "--trainer.max_epochs", "2"]
     command += ["--trainer.limit_train_batches", str(BATCHES), "--trainer.limit_val_batches", "2"]
     average = {"class_path": "lightning.pytorch.callbacks.EMAWeightAveraging", "init_args": {"decay": 0.9}}
-    command += ["--trainer.callbacks", json.dumps([average, every_third]), "--trainer.default_root_dir", str(run), *words]
+    command += ["--trainer.callbacks", json.dumps([average, every_third])]
+    command += ["--trainer.default_root_dir", str(run), *words]
     env = {**os.environ, "OMP_NUM_THREADS": "1"}
     return subprocess.Popen(command, cwd=ROOT, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 

@@ -19,11 +19,11 @@ from mmeff.tokens import valid_mask
 RATE = 8000
 LENGTHS = torch.tensor([1, 79, 80, 81, 2345, 8000])
 BUILDERS: dict[str, Callable[[], Tokenizer]] = {
-    "patches": lambda: AudioPatches(16, RATE, mels=32, patch=[8, 16]),
-    "overlapping patches": lambda: AudioPatches(16, RATE, mels=32, patch=[8, 16], stride=[5, 10]),
-    "patches with gaps": lambda: AudioPatches(16, RATE, mels=32, patch=[2, 8], stride=[7, 8]),
-    "frames": lambda: AudioFrames(16, RATE, mels=32),
-    "every third frame": lambda: AudioFrames(16, RATE, mels=32, stride=3),
+    "patches": lambda: AudioPatches(16, LogMel(RATE, 32), patch=[8, 16]),
+    "overlapping patches": lambda: AudioPatches(16, LogMel(RATE, 32), patch=[8, 16], stride=[5, 10]),
+    "patches with gaps": lambda: AudioPatches(16, LogMel(RATE, 32), patch=[2, 8], stride=[7, 8]),
+    "frames": lambda: AudioFrames(16, LogMel(RATE, 32)),
+    "every third frame": lambda: AudioFrames(16, LogMel(RATE, 32), stride=3),
     "wave": lambda: AudioWave(16, [5, 4, 4]),
 }
 
@@ -113,12 +113,12 @@ def test_silence_is_finite() -> None:
 def test_patches_lie_on_a_time_by_frequency_grid(
     S: int, patch: list[int], stride: list[int] | None, grid: tuple[int, int]
 ) -> None:
-    tokens = AudioPatches(8, RATE, mels=32, patch=patch, stride=stride, positions=NoPositions)(torch.randn(1, S))
+    tokens = AudioPatches(8, LogMel(RATE, 32), patch=patch, stride=stride, positions=NoPositions)(torch.randn(1, S))
     assert tokens.grid == grid and tokens.lengths is not None and tokens.lengths.tolist() == [grid[0] * grid[1]]
 
 
 def test_time_is_the_first_axis_of_the_grid() -> None:
-    tokenizer = AudioPatches(8, RATE, mels=32, patch=[8, 16], positions=NoPositions).eval()
+    tokenizer = AudioPatches(8, LogMel(RATE, 32), patch=[8, 16], positions=NoPositions).eval()
     raw = torch.zeros(1, 8000)
     raw[:, 4000:] = torch.randn(4000)
     x, grid, _ = tokenizer(raw)
@@ -127,7 +127,7 @@ def test_time_is_the_first_axis_of_the_grid() -> None:
 
 
 def test_frames_and_waves_have_as_many_tokens_as_strides_say() -> None:
-    frames = AudioFrames(8, RATE, mels=32, stride=2)(torch.randn(1, 8000))
+    frames = AudioFrames(8, LogMel(RATE, 32), stride=2)(torch.randn(1, 8000))
     assert frames.grid == (51,)  # 101 frames
     wave = AudioWave(8, [5, 4, 4, 4])(torch.randn(1, 8001))
     assert wave.grid == (26,)  # a token every 320 samples, the last one begun
@@ -135,7 +135,7 @@ def test_frames_and_waves_have_as_many_tokens_as_strides_say() -> None:
 
 def test_what_does_not_fit_is_refused() -> None:
     with pytest.raises(ValueError, match="mels = 8"):
-        AudioPatches(8, RATE, mels=8)
+        AudioPatches(8, LogMel(RATE, 8))
     with pytest.raises(ValueError, match="frames, mel bands"):
         AudioPatches(8, RATE, patch=[16])
     with pytest.raises(ValueError, match="sample_rate"):
@@ -159,7 +159,7 @@ def test_spec_augment_rests_outside_training() -> None:
     augment = SpecAugment(8, 8)
     x = torch.randn(2, 30, 20)
     assert augment.eval()(x, torch.tensor([30, 30])) is x
-    tokenizer = AudioPatches(8, RATE, mels=32, spec_augment=augment, positions=SinusoidalPositions)
+    tokenizer = AudioPatches(8, LogMel(RATE, 32), spec_augment=augment, positions=SinusoidalPositions)
     raw = torch.randn(1, 8000)
     torch.manual_seed(0)
     assert not torch.equal(tokenizer.train()(raw).x, tokenizer.eval()(raw).x)
