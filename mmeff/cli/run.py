@@ -1,7 +1,6 @@
 """`mmeff fit`, `validate`, `test`, and Lightning's own `predict`: a recipe, a run folder, a Trainer."""
 
 import logging
-import re
 import sys
 import warnings
 from datetime import timedelta
@@ -14,11 +13,12 @@ from jsonargparse import ArgumentError
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint, RichProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from mmeff.cli.progress import EpochLines
 from mmeff.cli.recipe import Recipe, compose
 from mmeff.data import ClassificationData
-from mmeff.errors import InputError
+from mmeff.errors import InputError, shorten
 from mmeff.tasks import Classification
 from mmeff.tasks.report import TestReport
 from mmeff.tasks.safety import NaNGuard, RandomState, StopOnInterrupt
@@ -35,6 +35,12 @@ class Cli(LightningCLI):
             self.config = parser.parse_args(args)
         except ArgumentError as error:
             raise InputError(shorten(str(error))) from error
+
+    def instantiate_classes(self) -> None:
+        try:
+            super().instantiate_classes()
+        except (ValueError, TypeError, MisconfigurationException) as error:
+            raise InputError(f"the recipe cannot be built: {shorten(str(error))}") from error
 
     def _parse_ckpt_path(self) -> None:
         pass  # checkpoints of mmeff keep their recipe under a key of their own
@@ -175,17 +181,16 @@ def finish(cli: Cli, run: Path) -> None:
     print(f"everything is in {run}. Label a file of your own: mmeff predict --ckpt {run} FILE")
 
 
-def shorten(message: str) -> str:
-    """What jsonargparse says of a value deep in a recipe, as "key.of.the.value: what is wrong"."""
-    text = " ".join(message.split())
-    keys = [key for key in re.findall(r'Parser key "([^"]+)"', text) if key]
-    reason = re.split(r"Parser key \"[^\"]+\": ", text)[-1]
-    reason = reason.split(" Given value type")[0].split(" - Expected a <class 'NoneType'>")[0]
-    return f"{'.'.join(keys)}: {reason}" if keys else reason
-
-
 def quiet() -> None:
-    """Lightning's advice about its own defaults is not about the user's run."""
-    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
-    for message in (".*does not have many workers.*", ".*exists and is not empty.*", ".*number of training batches.*"):
+    """What Lightning says of its own defaults and workings is not about the user's run."""
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    for message in (
+        ".*does not have many workers.*",
+        ".*exists and is not empty.*",
+        ".*number of training batches.*",
+        ".*LeafSpec.*is deprecated.*",
+        ".*callbacks used to create the checkpoint.*",
+        ".*The dirpath has changed.*",
+    ):
         warnings.filterwarnings("ignore", message)
