@@ -3,6 +3,8 @@
 import logging
 import sys
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, ClassVar
@@ -37,10 +39,8 @@ class Cli(LightningCLI):
             raise InputError(shorten(str(error))) from error
 
     def instantiate_classes(self) -> None:
-        try:
+        with as_input_error("the recipe cannot be built"):
             super().instantiate_classes()
-        except (ValueError, TypeError, MisconfigurationException) as error:
-            raise InputError(f"the recipe cannot be built: {shorten(str(error))}") from error
 
     def _parse_ckpt_path(self) -> None:
         pass  # checkpoints of mmeff keep their recipe under a key of their own
@@ -50,10 +50,23 @@ class Cli(LightningCLI):
         self.model.recipe = self.recipe
         fitting = self.subcommand == "fit"
         self.datamodule.setup(self.subcommand)
-        self.model.prepare(self.datamodule.specs, self.datamodule.fit_sample() if fitting else None)
+        samples = self.datamodule.fit_sample() if fitting else None
+        with as_input_error("the recipe cannot be built"):
+            self.model.prepare(self.datamodule.specs, samples)
         millions = sum(p.numel() for p in self.model.parameters()) / 1e6
         print(self.datamodule.summary())
         print(f"{type(self.model.backbone).__name__}: {millions:.2f} M parameters in all")
+
+
+@contextmanager
+def as_input_error(what: str) -> Iterator[None]:
+    """Values that a class refuses come from the recipe."""
+    try:
+        yield
+    except InputError:
+        raise
+    except (ValueError, TypeError, MisconfigurationException) as error:
+        raise InputError(f"{what}: {shorten(str(error))}") from error
 
 
 def main(words: list[str]) -> int:
