@@ -86,6 +86,7 @@ def check_trust(value: Any, packages: set[str]) -> None:
 
 def export(path: str | Path, to: str | Path, trust: Sequence[str] = ()) -> Path:
     """Write a trained model as safetensors and config.json into a new folder."""
+    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
     source, to = find(path), Path(to)
@@ -100,7 +101,10 @@ def export(path: str | Path, to: str | Path, trust: Sequence[str] = ()) -> Path:
         "model": model.recipe,
         "specs": {name: spec.to_dict() for name, spec in model.specs.items()},
     }
-    save_file({key: value.contiguous() for key, value in model.state_dict().items()}, to / WEIGHTS)
+    try:
+        save_file({key: value.contiguous() for key, value in model.state_dict().items()}, to / WEIGHTS)
+    except SafetensorError as error:  # its way to say that the disk is full
+        raise OSError(f"{to / WEIGHTS} cannot be written: {error}") from error
     (to / CONFIG).write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n")
     return to
 
@@ -112,5 +116,6 @@ def read_export(folder: Path) -> tuple[dict[str, Any], dict[str, DataSpec], dict
     try:
         config = json.loads((folder / CONFIG).read_text())
         return config["model"], specs_from(config["specs"]), dict(load_file(folder / WEIGHTS))
-    except (json.JSONDecodeError, KeyError, TypeError, SafetensorError, FileNotFoundError) as error:
-        raise InputError(f"{folder} is not a whole export ({CONFIG} and {WEIGHTS}): {error}") from error
+    except (ValueError, KeyError, TypeError, AttributeError, SafetensorError, FileNotFoundError) as error:
+        reason = " ".join(str(error).split())
+        raise InputError(f"{folder} is not a whole export ({CONFIG} and {WEIGHTS}): {reason}") from error

@@ -24,7 +24,7 @@ def shorten(message: str) -> str:
     text = " ".join(message.split())
     keys = re.findall(r'Parser key "([^"]+)"', text)
     reason = re.split(r"Parser key \"[^\"]*\": ", text)[-1]
-    given = re.search(r"Given value: (.*)", reason) if "Expected a" in reason else None
+    given = re.search(r"Given value: (.*?)(?: - | Given value|$)", reason) if "Expected a" in reason else None
     reason = reason.partition(" Given value type")[0]
     # Of the members of a union each says why it does not fit: those of the innermost one that are more than None.
     causes = re.split(r"(?:^| )- ", reason.rpartition("Errors:")[2])

@@ -23,7 +23,7 @@ from mmeff.data import ClassificationData
 from mmeff.errors import InputError, shorten
 from mmeff.tasks import Classification
 from mmeff.tasks.report import TestReport
-from mmeff.tasks.safety import NaNGuard, RandomState, StopOnInterrupt
+from mmeff.tasks.safety import NaNGuard, RandomState, StopOnInterrupt, handlers_kept
 
 
 class Cli(LightningCLI):
@@ -84,7 +84,8 @@ def main(words: list[str]) -> int:
     text = yaml.safe_dump(recipe, sort_keys=False, allow_unicode=True)
     callbacks = run_callbacks(run, command, logs=recipe["trainer"]["logger"] is not False and not dry)
     Cli.recipe = recipe["model"]
-    cli = Cli(**cli_arguments(callbacks), args=[command, "--config", text, *flags])
+    with handlers_kept():
+        cli = Cli(**cli_arguments(callbacks), args=[command, "--config", text, *flags])
     if command == "fit" and not dry:
         finish(cli, run)
     return 0

@@ -6,6 +6,8 @@ import re
 import signal
 import warnings
 import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -60,15 +62,17 @@ def read_checkpoint(path: str | Path, map_location: Any = "cpu") -> dict[str, An
     except Exception as error:  # torch raises half a dozen types for a file that is no checkpoint
         reason = describe_read_error(path, error)
         raise InputError(f"{path} cannot be read as a checkpoint: {reason}. Give one that `mmeff fit` wrote") from error
-    stored = checkpoint.get("mmeff") if isinstance(checkpoint, dict) else None
-    if not isinstance(stored, dict) or not isinstance(stored.get("specs"), dict) or "state_dict" not in checkpoint:
+    held = checkpoint if isinstance(checkpoint, dict) else {}
+    stored = held.get("mmeff")
+    whole = isinstance(stored, dict) and isinstance(stored.get("specs"), dict)
+    if not whole or not {"state_dict", "pytorch-lightning_version"} <= held.keys():
         raise InputError(f"{path} was not written by `mmeff fit`: it holds no class names and no recipe")
     return checkpoint
 
 
 def describe_read_error(path: Path, error: Exception) -> str:
-    if isinstance(error, OSError) and error.strerror:
-        return error.strerror
+    if isinstance(error, PermissionError):
+        return "you may not read it"
     if path.stat().st_size == 0:
         return "it is empty"
     if blocked := re.search(r"GLOBAL (\S+)", str(error)):
@@ -83,9 +87,7 @@ def describe_read_error(path: Path, error: Exception) -> str:
 class AtomicCheckpointIO(TorchCheckpointIO):
     """Writes a checkpoint beside its place and moves it there when it is whole: a crash never leaves half a file."""
 
-    def load_checkpoint(
-        self, path: Any, map_location: Any = "cpu", weights_only: bool | None = True
-    ) -> dict[str, Any]:
+    def load_checkpoint(self, path: Any, map_location: Any = "cpu", weights_only: bool | None = True) -> dict[str, Any]:
         return read_checkpoint(path, map_location)
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:
@@ -118,21 +120,30 @@ def describe_write_error(error: BaseException) -> str:
     return str(error).splitlines()[0]
 
 
+@contextmanager
+def handlers_kept() -> Iterator[None]:
+    """Put the handlers of Ctrl-C and SIGTERM back: at the end of a run Lightning leaves those that the run had."""
+    found = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in found.items():
+            signal.signal(number, handler)
+
+
 class StopOnInterrupt(Callback):
-    """Ctrl-C or SIGTERM ends a fit after the running step, with everything saved; a second Ctrl-C ends it at once."""
+    """Ctrl-C or SIGTERM ends a fit after the running step, with everything saved; a second Ctrl-C ends it at once.
+
+    Run the fit within `handlers_kept()`.
+    """
 
     def __init__(self, checkpoint: Path):
         self.checkpoint = checkpoint
         self.asked = 0
-        self.previous: dict[int, Any] = {}
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         for number in (signal.SIGINT, signal.SIGTERM):
-            self.previous[number] = signal.signal(number, self._ask)
-
-    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        while self.previous:
-            signal.signal(*self.previous.popitem())
+            signal.signal(number, self._ask)
 
     def _ask(self, number: int, frame: Any) -> None:
         if self.asked:
@@ -163,9 +174,13 @@ class NaNGuard(Callback):
         self.checkpoint = checkpoint
         self.batch: Any = None
         self.loss: Tensor | None = None
+        #: Buffers as the last step left them: a forward pass changes the running statistics of BatchNorm.
+        self.buffers: list[Tensor] | None = None
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         self.batch = batch
+        if self.buffers is None:
+            self.buffers = [buffer.clone() for buffer in pl_module.buffers()]
 
     def on_before_backward(self, trainer: Trainer, pl_module: LightningModule, loss: Tensor) -> None:
         self.loss = loss.detach()
@@ -175,8 +190,12 @@ class NaNGuard(Callback):
         grads = [p.grad for p in pl_module.parameters() if p.grad is not None]
         total = torch.nn.utils.get_total_norm(grads) + self.loss  # one transfer from the device, not hundreds
         if bool(total.isfinite()):
+            self.buffers = None
             return
         where = self._locate(pl_module)
+        assert self.buffers is not None
+        for buffer, kept in zip(pl_module.buffers(), self.buffers, strict=True):
+            buffer.copy_(kept)
         trainer.save_checkpoint(self.checkpoint)
         raise TrainingError(
             f"the loss or its gradient stopped being finite at step {trainer.global_step}: {where}. "
