@@ -21,6 +21,10 @@ TOP = ("seed_everything", "trainer", "model", "data", "ckpt_path", "weights_only
 OTHER = ("print_config", "help", "h")
 
 
+#: What names a class or function: words with full stops between them.
+CLASS = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+")
+
+
 def compose(words: list[str]) -> tuple[Recipe, list[str], list[str]]:
     """-> the recipe, the names of the files it came from, and the words that are not about it (--print_config).
 
@@ -130,10 +134,8 @@ def parent_of(recipe: Recipe, key: str) -> tuple[Recipe, str]:
     for name in path:
         here = here.setdefault("init_args", {}) if "class_path" in here and name != "init_args" else here
         child = here.get(name)
-        if child is None:
-            child = here[name] = {}
-        elif isinstance(child, str) and re.fullmatch(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+", child):
-            child = here[name] = {"class_path": child}
+        if child is None or CLASS.fullmatch(str(child)):
+            child = here[name] = {} if child is None else {"class_path": child}
         if not isinstance(child, dict):
             raise InputError(f"--{key}: {name} is {child!r} in this recipe and has no parts")
         here = child

@@ -17,7 +17,6 @@ from mmeff.data.examples import Source
 from mmeff.data.splits import SplitRule
 from mmeff.errors import InputError
 
-
 #: Seconds of the shortest sound: one window of a spectrogram.
 SHORTEST = 0.025
 

@@ -53,7 +53,7 @@ class RandomState(Callback):
 
 
 def read_checkpoint(path: str | Path, map_location: Any = "cpu") -> dict[str, Any]:
-    """A checkpoint that mmeff wrote: tensors and plain values, no pickled code is executed. InputError if it is none."""
+    """A checkpoint that mmeff wrote: tensors and plain values, no pickled code is run. InputError if it is none."""
     path = Path(path)
     try:
         with warnings.catch_warnings():

@@ -9,7 +9,7 @@ import pytest
 from mmeff.cli import main
 
 RECIPES = Path(__file__).parents[2] / "recipes"
-TINY = f"""\
+TINY = """\
 seed_everything: 0
 trainer:
   accelerator: cpu
@@ -20,8 +20,8 @@ trainer:
 model:
   backbone:
     class_path: mmeff.backbones.Isotropic
-    init_args: {{dim: 32, depth: 1, mixer: {{class_path: mmeff.mixers.Attention, init_args: {{head_dim: 32}}}}}}
-data: {{batch_size: 4, num_workers: 0}}
+    init_args: {dim: 32, depth: 1, mixer: {class_path: mmeff.mixers.Attention, init_args: {head_dim: 32}}}
+data: {batch_size: 4, num_workers: 0}
 """
 KINDS = {
     "image": ("vision/folder.yaml", "root", ["--data.size", "16"]),
