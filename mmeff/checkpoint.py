@@ -5,11 +5,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from mmeff.errors import InputError
+from mmeff.errors import InputError, shorten
 from mmeff.spec import DataSpec
 from mmeff.tasks.classify import Classification, check_keys
+from mmeff.tasks.safety import read_checkpoint
 
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
 
@@ -45,14 +44,10 @@ def read(path: Path) -> tuple[dict[str, Any], dict[str, DataSpec], dict[str, Any
     """-> the recipe of the model, the data it was trained on, its state_dict."""
     if path.is_dir():
         return read_export(path)
-    try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises half a dozen types for a file that is no checkpoint
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise InputError(f"{path} cannot be read as a checkpoint: {reason}") from error
-    stored = checkpoint.get("mmeff") if isinstance(checkpoint, dict) else None
-    if stored is None or stored["model"] is None:
-        raise InputError(f"{path} was not written by `mmeff fit`: it holds no class names and no recipe")
+    checkpoint = read_checkpoint(path)
+    stored = checkpoint["mmeff"]
+    if not isinstance(stored.get("model"), dict):
+        raise InputError(f"{path} was not written by `mmeff fit`: it holds no recipe to build its model from")
     return stored["model"], specs_from(stored["specs"]), checkpoint["state_dict"]
 
 
@@ -69,8 +64,9 @@ def build(recipe: dict[str, Any], trust: Sequence[str] = ()) -> Classification:
     parser.add_subclass_arguments(Classification, "model", required=True)
     try:
         model = parser.instantiate_classes(parser.parse_object({"model": recipe}))["model"]
-    except (ArgumentError, TypeError) as error:
-        raise InputError(f"the checkpoint's recipe does not fit this version of mmeff: {error}") from error
+    except (ArgumentError, TypeError, ValueError) as error:
+        reason = shorten(str(error))
+        raise InputError(f"the checkpoint's recipe does not fit this version of mmeff: {reason}") from error
     model.recipe = recipe
     return model
 
@@ -90,12 +86,13 @@ def check_trust(value: Any, packages: set[str]) -> None:
 
 def export(path: str | Path, to: str | Path, trust: Sequence[str] = ()) -> Path:
     """Write a trained model as safetensors and config.json into a new folder."""
+    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
     source, to = find(path), Path(to)
     model = load(source, trust)
-    if to.exists() and any(to.iterdir()):
-        raise InputError(f"{to} is not empty: give --to a new folder")
+    if to.exists() and (not to.is_dir() or any(to.iterdir())):
+        raise InputError(f"{to} is already there: give --to a new folder")
     to.mkdir(parents=True, exist_ok=True)
     import mmeff
 
@@ -104,7 +101,10 @@ def export(path: str | Path, to: str | Path, trust: Sequence[str] = ()) -> Path:
         "model": model.recipe,
         "specs": {name: spec.to_dict() for name, spec in model.specs.items()},
     }
-    save_file({key: value.contiguous() for key, value in model.state_dict().items()}, to / WEIGHTS)
+    try:
+        save_file({key: value.contiguous() for key, value in model.state_dict().items()}, to / WEIGHTS)
+    except SafetensorError as error:  # its way to say that the disk is full
+        raise OSError(f"{to / WEIGHTS} cannot be written: {error}") from error
     (to / CONFIG).write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n")
     return to
 
@@ -116,5 +116,6 @@ def read_export(folder: Path) -> tuple[dict[str, Any], dict[str, DataSpec], dict
     try:
         config = json.loads((folder / CONFIG).read_text())
         return config["model"], specs_from(config["specs"]), dict(load_file(folder / WEIGHTS))
-    except (json.JSONDecodeError, KeyError, TypeError, SafetensorError, FileNotFoundError) as error:
-        raise InputError(f"{folder} is not a whole export ({CONFIG} and {WEIGHTS}): {error}") from error
+    except (ValueError, KeyError, TypeError, AttributeError, SafetensorError, FileNotFoundError) as error:
+        reason = " ".join(str(error).split())
+        raise InputError(f"{folder} is not a whole export ({CONFIG} and {WEIGHTS}): {reason}") from error

@@ -1,4 +1,6 @@
-"""The one error a user's input can raise."""
+"""What a user is told: errors with a message of one line."""
+
+import re
 
 
 class InputError(ValueError):
@@ -7,3 +9,27 @@ class InputError(ValueError):
 
 class TrainingError(RuntimeError):
     """A run had to end early. The message says why, what was saved, and how to go on."""
+
+
+class Interrupted(Exception):
+    """A signal ended the run; the message says what was saved. `code` is the exit code, 128 + the signal's number."""
+
+    def __init__(self, message: str, code: int):
+        super().__init__(message)
+        self.code = code
+
+
+def shorten(message: str) -> str:
+    """What jsonargparse says over many lines of a value deep in a recipe, as "key.of.the.value: what is wrong"."""
+    text = " ".join(message.split())
+    keys = re.findall(r'Parser key "([^"]+)"', text)
+    reason = re.split(r"Parser key \"[^\"]*\": ", text)[-1]
+    given = re.search(r"Given value: (.*?)(?: - | Given value|$)", reason) if "Expected a" in reason else None
+    reason = reason.partition(" Given value type")[0]
+    # Of the members of a union each says why it does not fit: those of the innermost one that are more than None.
+    causes = re.split(r"(?:^| )- ", reason.rpartition("Errors:")[2])
+    causes = [cause.strip() for cause in causes if cause.strip() and "<class 'NoneType'>" not in cause]
+    reason = " or ".join(causes).replace("Expected a ", "expected ").replace("typing.Literal", "one of ")
+    reason = re.sub(r"<class '([^']+)'>", r"\1", reason)
+    reason += f"; got {given[1]}" if given and len(given[1]) < 60 else ""
+    return f"{'.'.join(keys)}: {reason}" if keys else reason

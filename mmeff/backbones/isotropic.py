@@ -36,7 +36,10 @@ class Isotropic(Backbone):
         mixers = mixer if isinstance(mixer, list) else [mixer]
         channels = channel if isinstance(channel, list) else [channel]
         if depth < 1 or not mixers or not channels:
-            raise ValueError(f"a backbone needs a depth of 1 or more and a mixer, got depth = {depth}, mixer = {mixer}")
+            raise ValueError(
+                f"a backbone needs a depth of 1 or more, and lists of mixers and channel mixers need one, "
+                f"got depth = {depth}, {len(mixers)} mixers, {len(channels)} channel mixers"
+            )
         self.blocks = nn.ModuleList()
         for i in range(depth):
             make_mixer, make_channel = mixers[i % len(mixers)], channels[i % len(channels)]

@@ -5,7 +5,7 @@ import importlib
 import sys
 
 from mmeff import __version__
-from mmeff.errors import InputError, TrainingError
+from mmeff.errors import InputError, Interrupted, TrainingError
 
 HELP = """\
 mmeff: efficient backbones for images, audio and text
@@ -36,7 +36,8 @@ COMMANDS = {
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run one command; the exit code is 0, 1 for a run that ended early, or 2 for input that cannot be used."""
+    """Run one command; the exit code is 0, 1 for a run that ended early, 2 for input that cannot be used,
+    or 128 + the number of the signal that stopped it (Ctrl-C: 130)."""
     words = sys.argv[1:] if argv is None else argv
     if not words or words[0] in ("-h", "--help", "help"):
         print(HELP, end="")
@@ -57,6 +58,22 @@ def main(argv: list[str] | None = None) -> int:
     except TrainingError as error:
         print(f"mmeff: {last_line(error)}", file=sys.stderr)
         return 1
+    except Interrupted as stop:
+        print(f"mmeff: {stop}", file=sys.stderr)
+        return stop.code
+    except OSError as error:
+        where = f": {error.filename}" if error.filename else ""
+        print(
+            f"mmeff: error: {error.strerror or error}{where}. Check the path, who may write there, and the space left",
+            file=sys.stderr,
+        )
+        return 1
+    except (KeyboardInterrupt, SystemExit) as stop:
+        # Lightning turns Ctrl-C into an exit.
+        if isinstance(stop, SystemExit) and not isinstance(stop.__context__, KeyboardInterrupt):
+            raise
+        print("mmeff: interrupted. A fit that had saved a checkpoint goes on with --ckpt_path last", file=sys.stderr)
+        return 130
 
 
 def last_line(error: Exception) -> str:

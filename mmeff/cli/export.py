@@ -1,10 +1,10 @@
 """`mmeff export RUN --to DIR`: a trained model as safetensors and JSON."""
 
-import argparse
+from mmeff.cli.words import Words
 
 
 def main(words: list[str]) -> int:
-    p = argparse.ArgumentParser(prog="mmeff export", description="Write a model as model.safetensors and config.json.")
+    p = Words(prog="mmeff export", description="Write a model as model.safetensors and config.json.")
     p.add_argument("run", help="run folder (its best checkpoint) or .ckpt file")
     p.add_argument("--to", required=True, help="a new folder")
     p.add_argument("--trust", action="append", default=[], help="a package whose classes the checkpoint may build")

@@ -1,11 +1,13 @@
 """`mmeff predict --ckpt RUN FILE...`: labels for new images, sounds and texts."""
 
-import argparse
 import sys
 from pathlib import Path
 from typing import Any
 
+from mmeff.cli.words import Words, positive
 from mmeff.errors import InputError
+
+FOR_TEXT = "This model reads text: give .txt files with one text a line, or a text after -t"
 
 
 def main(words: list[str]) -> int:
@@ -35,6 +37,8 @@ def main(words: list[str]) -> int:
         try:
             batch = collate(task, spec, [read_raw(spec, signal)])
         except InputError as error:
+            if len(names) == 1:
+                raise
             failed += 1
             print(f"mmeff: error: {error}", file=sys.stderr)
             continue
@@ -44,18 +48,20 @@ def main(words: list[str]) -> int:
             raw = raw.to(model.device) if isinstance(raw, torch.Tensor) else raw
             logits = model(task, raw, None if lengths is None else lengths.to(model.device))[0].float()
         print(line(name, logits.sigmoid() if spec.multilabel else logits.softmax(0), spec, options.top))
+    if (said := model.report(task)) is not None:
+        print(f"mmeff: {said}", file=sys.stderr)
     if failed:
         raise InputError(f"{failed} of {len(names)} could not be labelled; see above")
     return 0
 
 
-def parser() -> argparse.ArgumentParser:
-    p = argparse.ArgumentParser(prog="mmeff predict", description="Label images, sounds or texts with a trained model.")
+def parser() -> Words:
+    p = Words(prog="mmeff predict", description="Label images, sounds or texts with a trained model.")
     p.add_argument("--ckpt", required=True, help="run folder (its best checkpoint), .ckpt file or exported folder")
     p.add_argument("files", nargs="*", help="images or sounds; for a text model, .txt files with one text a line")
     p.add_argument("-t", "--text", action="append", default=[], help="a text to label; may be given several times")
     p.add_argument("--task", help="which head of a joint model")
-    p.add_argument("--top", type=int, default=3, help="how many labels to print (default 3)")
+    p.add_argument("--top", type=positive, default=3, help="how many labels to print (default 3)")
     p.add_argument("--trust", action="append", default=[], help="a package whose classes the checkpoint may build")
     return p
 
@@ -85,11 +91,13 @@ def as_signals(items: list[tuple[str, bool]], modality: str) -> tuple[list[str],
             signals.append(item)
         else:
             try:
-                lines = [text for text in Path(item).read_text().splitlines() if text.strip()]
-            except (OSError, UnicodeDecodeError) as error:
-                raise InputError(
-                    f"{item} cannot be read as text: {error}. One text in the command goes after -t"
-                ) from error
+                lines = [text for text in Path(item).read_text(encoding="utf-8").splitlines() if text.strip()]
+            except OSError as error:
+                raise InputError(f"{item}: {error.strerror}. {FOR_TEXT}") from error
+            except UnicodeDecodeError as error:
+                raise InputError(f"{item} is not a text in UTF-8. {FOR_TEXT}") from error
+            if not lines:
+                raise InputError(f"{item} is empty: it has no line of text. {FOR_TEXT}")
             names += lines
             signals += lines
     return names, signals

@@ -3,6 +3,8 @@
 import difflib
 import importlib
 import inspect
+import re
+import typing
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,13 @@ Recipe = dict[str, Any]
 
 #: What a recipe may hold at its top level.
 TOP = ("seed_everything", "trainer", "model", "data", "ckpt_path", "weights_only", "verbose", "return_predictions")
+
+#: Words of a command that are not about its recipe.
+OTHER = ("print_config", "help", "h")
+
+
+#: What names a class or function: words with full stops between them.
+CLASS = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+")
 
 
 def compose(words: list[str]) -> tuple[Recipe, list[str], list[str]]:
@@ -45,7 +54,9 @@ def compose(words: list[str]) -> tuple[Recipe, list[str], list[str]]:
                 place(recipe, key, read_yaml(path))
                 names.append(path.stem)
             else:
-                set_value(recipe, key, yaml.safe_load(value))
+                set_value(recipe, key, read_value(word, value))
+        elif key.partition(".")[0].rstrip("+") not in (*TOP, *OTHER):
+            raise InputError(f"unknown option {word}: {nearest(key.partition('.')[0], (*TOP, *OTHER))}")
         else:
             rest += [word, queue.pop(0)] if has_value else [word]
     model = recipe.get("model")
@@ -87,10 +98,24 @@ def read_yaml(path: Path) -> Recipe:
     try:
         content = yaml.safe_load(path.read_text())
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} is not a YAML file: {' '.join(str(error).split())}") from error
+        raise InputError(f"{path} is not a YAML file: {yaml_reason(error)}") from error
     if not isinstance(content, dict):
         raise InputError(f"{path} holds no keys: a recipe is a mapping such as `trainer: {{max_epochs: 5}}`")
     return content
+
+
+def read_value(word: str, text: str) -> Any:
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise InputError(f"{word}: {text!r} is not YAML: {yaml_reason(error)}") from error
+
+
+def yaml_reason(error: Exception) -> str:
+    """The line and what is wrong in it, without the excerpt."""
+    if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark is not None:
+        return f"line {error.problem_mark.line + 1}: {error.problem}"
+    return " ".join(str(error).split())
 
 
 def merge(into: Recipe, new: Recipe) -> None:
@@ -109,8 +134,8 @@ def parent_of(recipe: Recipe, key: str) -> tuple[Recipe, str]:
     for name in path:
         here = here.setdefault("init_args", {}) if "class_path" in here and name != "init_args" else here
         child = here.get(name)
-        if child is None:
-            child = here[name] = {}
+        if child is None or CLASS.fullmatch(str(child)):
+            child = here[name] = {} if child is None else {"class_path": child}
         if not isinstance(child, dict):
             raise InputError(f"--{key}: {name} is {child!r} in this recipe and has no parts")
         here = child
@@ -159,8 +184,22 @@ def check_classes(value: Any, where: str) -> None:
         accepted = parameters(cls)
         if accepted is not None:
             known(value.get("init_args") or {}, accepted, f"{where} ({cls.__name__})")
+            check_groups(value.get("init_args") or {}, cls, where)
     for key, child in value.items():
         check_classes(child, where if key == "init_args" else f"{where}.{key}")
+
+
+def check_groups(arguments: Recipe, cls: Any, where: str) -> None:
+    """Keys of arguments that name no class, because their type says it: `optimizer: {lr: 1e-3}`."""
+    hints = typing.get_type_hints(cls.__init__ if inspect.isclass(cls) else cls)
+    for key, value in arguments.items():
+        if isinstance(value, dict) and "class_path" not in value:
+            hint = hints.get(key)
+            classes = [t for t in (hint, *typing.get_args(hint)) if inspect.isclass(t) and t.__module__ != "builtins"]
+            if len(classes) == 1 and not inspect.isabstract(classes[0]):
+                inner = value.get("init_args", value)
+                known(inner, parameters(classes[0]), f"{where}.{key} ({classes[0].__name__})")
+                check_groups(inner, classes[0], f"{where}.{key}")
 
 
 def parameters(cls: Any) -> tuple[str, ...] | None:
@@ -176,9 +215,12 @@ def known(given: Recipe, accepted: tuple[str, ...] | None, where: str) -> None:
         raise InputError(f"{where} must be a mapping of keys to values, got {given!r}")
     for key in given:
         if accepted is not None and key not in accepted:
-            near = difflib.get_close_matches(str(key), accepted, 1, cutoff=0.5)
-            hint = f"did you mean {near[0]!r}?" if near else f"it takes {', '.join(sorted(accepted))}"
-            raise InputError(f"unknown key {key!r} in {where}: {hint}")
+            raise InputError(f"unknown key {key!r} in {where}: {nearest(str(key), accepted)}")
+
+
+def nearest(name: str, accepted: tuple[str, ...]) -> str:
+    near = difflib.get_close_matches(name, accepted, 1, cutoff=0.5)
+    return f"did you mean {near[0]!r}?" if near else f"it takes {', '.join(sorted(accepted))}"
 
 
 def find_class(path: Any, where: str) -> Any:

@@ -1,9 +1,10 @@
 """`mmeff fit`, `validate`, `test`, and Lightning's own `predict`: a recipe, a run folder, a Trainer."""
 
 import logging
-import re
 import sys
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, ClassVar
@@ -11,6 +12,7 @@ from typing import Any, ClassVar
 import torch
 import yaml
 from jsonargparse import ArgumentError
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint, RichProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
@@ -18,10 +20,10 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from mmeff.cli.progress import EpochLines
 from mmeff.cli.recipe import Recipe, compose
 from mmeff.data import ClassificationData
-from mmeff.errors import InputError
+from mmeff.errors import InputError, shorten
 from mmeff.tasks import Classification
 from mmeff.tasks.report import TestReport
-from mmeff.tasks.safety import NaNGuard, RandomState, StopOnInterrupt
+from mmeff.tasks.safety import NaNGuard, RandomState, StopOnInterrupt, handlers_kept
 
 
 class Cli(LightningCLI):
@@ -36,6 +38,10 @@ class Cli(LightningCLI):
         except ArgumentError as error:
             raise InputError(shorten(str(error))) from error
 
+    def instantiate_classes(self) -> None:
+        with as_input_error("the recipe cannot be built"):
+            super().instantiate_classes()
+
     def _parse_ckpt_path(self) -> None:
         pass  # checkpoints of mmeff keep their recipe under a key of their own
 
@@ -44,10 +50,23 @@ class Cli(LightningCLI):
         self.model.recipe = self.recipe
         fitting = self.subcommand == "fit"
         self.datamodule.setup(self.subcommand)
-        self.model.prepare(self.datamodule.specs, self.datamodule.fit_sample() if fitting else None)
+        samples = self.datamodule.fit_sample() if fitting else None
+        with as_input_error("the recipe cannot be built"):
+            self.model.prepare(self.datamodule.specs, samples)
         millions = sum(p.numel() for p in self.model.parameters()) / 1e6
         print(self.datamodule.summary())
         print(f"{type(self.model.backbone).__name__}: {millions:.2f} M parameters in all")
+
+
+@contextmanager
+def as_input_error(what: str) -> Iterator[None]:
+    """Values that a class refuses come from the recipe."""
+    try:
+        yield
+    except InputError:
+        raise
+    except (ValueError, TypeError, MisconfigurationException) as error:
+        raise InputError(f"{what}: {shorten(str(error))}") from error
 
 
 def main(words: list[str]) -> int:
@@ -65,7 +84,8 @@ def main(words: list[str]) -> int:
     text = yaml.safe_dump(recipe, sort_keys=False, allow_unicode=True)
     callbacks = run_callbacks(run, command, logs=recipe["trainer"]["logger"] is not False and not dry)
     Cli.recipe = recipe["model"]
-    cli = Cli(**cli_arguments(callbacks), args=[command, "--config", text, *flags])
+    with handlers_kept():
+        cli = Cli(**cli_arguments(callbacks), args=[command, "--config", text, *flags])
     if command == "fit" and not dry:
         finish(cli, run)
     return 0
@@ -175,17 +195,16 @@ def finish(cli: Cli, run: Path) -> None:
     print(f"everything is in {run}. Label a file of your own: mmeff predict --ckpt {run} FILE")
 
 
-def shorten(message: str) -> str:
-    """What jsonargparse says of a value deep in a recipe, as "key.of.the.value: what is wrong"."""
-    text = " ".join(message.split())
-    keys = [key for key in re.findall(r'Parser key "([^"]+)"', text) if key]
-    reason = re.split(r"Parser key \"[^\"]+\": ", text)[-1]
-    reason = reason.split(" Given value type")[0].split(" - Expected a <class 'NoneType'>")[0]
-    return f"{'.'.join(keys)}: {reason}" if keys else reason
-
-
 def quiet() -> None:
-    """Lightning's advice about its own defaults is not about the user's run."""
-    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
-    for message in (".*does not have many workers.*", ".*exists and is not empty.*", ".*number of training batches.*"):
+    """What Lightning says of its own defaults and workings is not about the user's run."""
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    for message in (
+        ".*does not have many workers.*",
+        ".*exists and is not empty.*",
+        ".*number of training batches.*",
+        ".*LeafSpec.*is deprecated.*",
+        ".*callbacks used to create the checkpoint.*",
+        ".*The dirpath has changed.*",
+    ):
         warnings.filterwarnings("ignore", message)

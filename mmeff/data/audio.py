@@ -17,6 +17,9 @@ from mmeff.data.examples import Source
 from mmeff.data.splits import SplitRule
 from mmeff.errors import InputError
 
+#: Seconds of the shortest sound: one window of a spectrogram.
+SHORTEST = 0.025
+
 
 @dataclass(frozen=True)
 class AudioAugment:
@@ -47,7 +50,8 @@ def read_audio(item: Any, sample_rate: int, samples: int, augment: AudioAugment 
     augment  random changes, drawn from the global generators of `random` and torch; also cuts at a random place
              instead of the middle
 
-    Returns float32 (S,) in [-1, 1], 1 <= S <= samples. InputError if the file is no sound, or a broken or empty one.
+    Returns float32 (S,) in [-1, 1], 1 <= S <= samples. InputError if the file is no sound, or a broken one, or shorter
+    than 25 ms.
     """
     # A slower sound is longer: fewer samples of the file fill the clip.
     speed = 1.0 if augment is None else random.uniform(1 - augment.speed, 1 + augment.speed)
@@ -63,11 +67,16 @@ def read_audio(item: Any, sample_rate: int, samples: int, augment: AudioAugment 
         wave = _cut(wave.reshape(len(wave), -1), round(seconds * rate), place)
     name = item if isinstance(item, str | os.PathLike) else f"a waveform {np.shape(item[0])}"
     if len(wave) == 0:
-        raise InputError(f"{name} is empty: it has no samples")
+        raise InputError(f"{name} is empty: it has no samples. Replace it or take it out")
     if not np.isfinite(wave).all():
         raise InputError(f"{name} has samples that are not numbers (NaN or infinite)")
     mono = torch.from_numpy(np.ascontiguousarray(wave.mean(axis=1)))
     mono = _resample(mono, rate, sample_rate, name)
+    if len(mono) < min(samples, int(SHORTEST * sample_rate)):
+        raise InputError(
+            f"{name} lasts {1000 * len(wave) / rate:.1f} ms, less than one window of {1000 * SHORTEST:.0f} ms: "
+            "take it out, or give a longer recording"
+        )
     if speed != 1.0:
         mono = F.interpolate(mono[None, None], size=max(1, round(len(mono) / speed)), mode="linear")[0, 0]
     mono = mono[:samples]
@@ -83,7 +92,7 @@ def _decode(path: str | os.PathLike[str], seconds: float, place: float) -> tuple
     if not os.path.exists(path):
         raise InputError(f"{path} is not found")
     if not os.path.getsize(path):
-        raise InputError(f"{path} is empty: it has no bytes")
+        raise InputError(f"{path} is empty: it has no bytes. Replace it or take it out")
     try:
         with soundfile.SoundFile(os.fspath(path)) as file:
             wanted = round(seconds * file.samplerate)
@@ -91,7 +100,10 @@ def _decode(path: str | os.PathLike[str], seconds: float, place: float) -> tuple
                 file.seek(int((file.frames - wanted) * place))
             return file.read(min(max(wanted, 1), file.frames), dtype="float32", always_2d=True), file.samplerate
     except (soundfile.SoundFileError, OverflowError, MemoryError, ValueError) as error:
-        raise InputError(f"{path} is not a sound that can be read: {error}") from None
+        reason = getattr(error, "error_string", error)  # libsndfile's own words; the whole error repeats the path
+        raise InputError(
+            f"{path} is not a sound that can be read: {str(reason).rstrip('.')}. Replace it or take it out"
+        ) from None
 
 
 def _cut(wave: np.ndarray, wanted: int, place: float) -> np.ndarray:
@@ -164,8 +176,10 @@ class AudioData(ClassificationData):
         seed: int = 0,
     ):
         super().__init__(num_workers, seed)
-        if sample_rate < 1 or round(sample_rate * seconds) < 1:
-            raise InputError(f"{seconds} seconds at {sample_rate} Hz hold no sample: give more of either")
+        if sample_rate < 1:
+            raise InputError(f"data.sample_rate is {sample_rate}; it must be 1 Hz at least, such as 16000")
+        if seconds < SHORTEST:
+            raise InputError(f"data.seconds is {seconds}; sounds need {SHORTEST} at least, one window")
         self.source, self.sample_rate, self.seconds = source, sample_rate, seconds
         self.augment = augment or AudioAugment()
         self.batch_size, self.split = batch_size, split

@@ -82,6 +82,9 @@ def _examples(root: str, suffixes: tuple[str, ...], pattern: str | None) -> Exam
 def _by_folder(root: Path, files: list[str]) -> Examples:
     parts = [name.split("/") for name in files]
     heads = {head for head, *rest in parts if len(rest) > 1}
+    empty = [name for name in SPLITS if name not in heads and (root / name).is_dir()]
+    if empty and heads and heads <= set(SPLITS):
+        raise InputError(f"{root.absolute() / empty[0]} has no files in class folders: fill it or remove it")
     named = {SPLITS[head] for head in heads if head in SPLITS}
     # A class may be called "train" (among "bus" and "car"); with a sister split or nothing beside it, it is a split.
     has_splits = "train" in named and (len(named) > 1 or len(heads) == 1)

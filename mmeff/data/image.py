@@ -105,12 +105,12 @@ def read_image(
 
 def _decode(path: str | os.PathLike[str], channels: int) -> Tensor:
     """uint8 (C, h, w)."""
-    from PIL import Image, ImageOps
+    from PIL import Image, ImageOps, UnidentifiedImageError
 
     if not os.path.exists(path):
         raise InputError(f"{path} is not found")
     if not os.path.getsize(path):
-        raise InputError(f"{path} is empty: it has no bytes")
+        raise InputError(f"{path} is empty: it has no bytes. Replace it or take it out")
     try:
         with Image.open(path) as file:
             image = ImageOps.exif_transpose(file)
@@ -120,7 +120,8 @@ def _decode(path: str | os.PathLike[str], channels: int) -> Tensor:
         raise InputError(f"{path}: {error}") from None
     # Pillow's decoders raise whatever a broken file makes them trip over: OSError, SyntaxError, struct.error...
     except Exception as error:
-        raise InputError(f"{path} is not an image that can be read: {error}") from None
+        reason = "its kind is unknown" if isinstance(error, UnidentifiedImageError) else error
+        raise InputError(f"{path} is not an image that can be read: {reason}. Replace it or take it out") from None
 
 
 def _as_rgb_or_grey(image: "Image.Image", channels: int) -> "Image.Image":

@@ -1,6 +1,7 @@
 """Batches in an order that depends on (seed, epoch) alone, from any batch of any epoch on."""
 
 import random
+import signal
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -133,6 +134,7 @@ class ResumableLoader:
             collate_fn=_unchanged,
             num_workers=num_workers,
             persistent_workers=num_workers > 0,
+            worker_init_fn=_leave_interrupts_to_the_parent,
             pin_memory=torch.cuda.is_available(),
             # Its own: a new epoch must not draw from the stream of dropout.
             generator=torch.Generator(),
@@ -204,6 +206,11 @@ class _Batches(Dataset):
             return self.parts[place].batch(number, indices)
         except InputError as error:
             return error
+
+
+def _leave_interrupts_to_the_parent(worker: int) -> None:
+    """A terminal sends Ctrl-C to every process of a run; only the first can save it."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _unchanged(batch: Any) -> Any:

@@ -180,7 +180,7 @@ def _read(path: Path, separator: str | None) -> tuple[list[str], list[tuple[int,
     except InputError as error:
         raise InputError(f"{path.name}:{error}") from None
     if not rows:
-        raise InputError(f"{path} is empty: it has no row of data")
+        raise InputError(f"{path} is empty: it has no row of data. Fill it, or give `path` another")
     return names, rows
 
 
@@ -189,6 +189,8 @@ def _read_csv(file: Any, separator: str) -> tuple[list[str], list[tuple[int, Row
     # Strict, because a stray quotation mark would otherwise swallow the lines after it in silence.
     reader = csv.reader(file, delimiter=separator, strict=True)
     names = next(reader, [])
+    if any("\0" in name for name in names):
+        raise InputError("1: the header has NUL bytes: this is not a table of text")
     if twice := [name for k, name in enumerate(names) if name in names[:k]]:
         raise InputError(f"1: the header has two columns {twice[0]!r}: rename one")
     rows, line = [], reader.line_num + 1

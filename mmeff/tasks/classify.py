@@ -75,6 +75,7 @@ class Classification(LightningModule, ABC):
                     f"{type(tokenizer).__name__} reads {tokenizer.modality}, but the data is {spec.modality}: "
                     "give model.tokenizer one of that kind (`mmeff list`)"
                 )
+            tokenizer.check(spec.preprocessing)
             if samples is not None:
                 tokenizer.fit(samples[name])
             self.heads[name] = self.make_head(len(spec.classes))
@@ -145,10 +146,15 @@ class Classification(LightningModule, ABC):
             self.log_dict(values, sync_dist=True)
             scores.append(values[prefix + ("map" if spec.multilabel else "acc")])
         self.log(f"{stage}/score", torch.stack(scores).mean(), prog_bar=True, sync_dist=True)
-        for task, tokenizer in self.tokenizers.items():
-            said = tokenizer.report() if isinstance(tokenizer, TextTokenizer) else None
+        for task in self.specs:
+            said = self.report(task)
             if said and (stage == "test" or self.current_epoch == 0):
                 rank_zero_only(print)(f"{task}: {said}")
+
+    def report(self, task: str) -> str | None:
+        """What to tell the user about the signals that the task's tokenizer has read since the last report."""
+        tokenizer = self.tokenizers[task]
+        return tokenizer.report() if isinstance(tokenizer, TextTokenizer) else None
 
     def configure_optimizers(self) -> Any:
         inner = self.backbone.layers()

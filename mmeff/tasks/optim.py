@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from torch import nn, optim
 from torch.optim.lr_scheduler import LambdaLR
 
+from mmeff.errors import InputError
+
 
 @dataclass
 class AdamWCosine:
@@ -27,6 +29,14 @@ class AdamWCosine:
     warmup: float = 0.1
     min_lr: float = 0.01
     layer_decay: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not (0 <= self.lr < math.inf and 0 <= self.weight_decay < math.inf):
+            raise InputError(f"lr and weight_decay must be 0 or more, got {self.lr} and {self.weight_decay}")
+        if not all(0 <= beta < 1 for beta in self.betas):
+            raise InputError(f"betas must lie in [0, 1), got {self.betas}")
+        if not (0 <= self.warmup <= 1 and 0 <= self.min_lr <= 1):
+            raise InputError(f"warmup and min_lr are shares from 0 to 1, got {self.warmup} and {self.min_lr}")
 
     def build(self, layers: list[list[nn.Module]], steps: int) -> tuple[optim.Optimizer, LambdaLR]:
         """layers: from the input to the head; modules at the same depth stand in one list."""

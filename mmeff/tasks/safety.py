@@ -2,7 +2,12 @@
 
 import os
 import random
+import re
 import signal
+import warnings
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +17,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 from torch import Tensor, nn
 
-from mmeff.errors import TrainingError
+from mmeff.errors import InputError, Interrupted, TrainingError
 
 
 class RandomState(Callback):
@@ -47,8 +52,43 @@ class RandomState(Callback):
         random.setstate((state["python"]["version"], tuple(state["python"]["state"].tolist()), None))
 
 
+def read_checkpoint(path: str | Path, map_location: Any = "cpu") -> dict[str, Any]:
+    """A checkpoint that mmeff wrote: tensors and plain values, no pickled code is run. InputError if it is none."""
+    path = Path(path)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # advice to torch's developers on what it then refuses
+            checkpoint = torch.load(path, map_location=map_location, weights_only=True)
+    except Exception as error:  # torch raises half a dozen types for a file that is no checkpoint
+        reason = describe_read_error(path, error)
+        raise InputError(f"{path} cannot be read as a checkpoint: {reason}. Give one that `mmeff fit` wrote") from error
+    held = checkpoint if isinstance(checkpoint, dict) else {}
+    stored = held.get("mmeff")
+    whole = isinstance(stored, dict) and isinstance(stored.get("specs"), dict)
+    if not whole or not {"state_dict", "pytorch-lightning_version"} <= held.keys():
+        raise InputError(f"{path} was not written by `mmeff fit`: it holds no class names and no recipe")
+    return checkpoint
+
+
+def describe_read_error(path: Path, error: Exception) -> str:
+    if isinstance(error, PermissionError):
+        return "you may not read it"
+    if path.stat().st_size == 0:
+        return "it is empty"
+    if blocked := re.search(r"GLOBAL (\S+)", str(error)):
+        return f"it asks to run {blocked[1]}, and only tensors and plain values are read"
+    with open(path, "rb") as file:
+        begins_as_one = file.read(2) == b"PK"
+    if begins_as_one and not zipfile.is_zipfile(path):
+        return "it is cut short"
+    return "it is damaged" if begins_as_one else "it is a file of another kind"
+
+
 class AtomicCheckpointIO(TorchCheckpointIO):
     """Writes a checkpoint beside its place and moves it there when it is whole: a crash never leaves half a file."""
+
+    def load_checkpoint(self, path: Any, map_location: Any = "cpu", weights_only: bool | None = True) -> dict[str, Any]:
+        return read_checkpoint(path, map_location)
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:
         path = Path(path)
@@ -61,12 +101,13 @@ class AtomicCheckpointIO(TorchCheckpointIO):
                 os.fsync(file.fileno())
             os.replace(part, path)
         except (OSError, RuntimeError) as error:
-            part.unlink(missing_ok=True)
             kept = "The checkpoint before it is whole" if path.exists() else "There is no earlier checkpoint"
             raise TrainingError(
                 f"cannot save {path}: {describe_write_error(error)}. {kept}; "
                 "free some space, then run the same command with --ckpt_path last"
             ) from error
+        finally:
+            part.unlink(missing_ok=True)
 
 
 def describe_write_error(error: BaseException) -> str:
@@ -79,26 +120,35 @@ def describe_write_error(error: BaseException) -> str:
     return str(error).splitlines()[0]
 
 
+@contextmanager
+def handlers_kept() -> Iterator[None]:
+    """Put the handlers of Ctrl-C and SIGTERM back: at the end of a run Lightning leaves those that the run had."""
+    found = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in found.items():
+            signal.signal(number, handler)
+
+
 class StopOnInterrupt(Callback):
-    """Ctrl-C or SIGTERM ends a fit after the running step, with everything saved; a second Ctrl-C ends it at once."""
+    """Ctrl-C or SIGTERM ends a fit after the running step, with everything saved; a second Ctrl-C ends it at once.
+
+    Run the fit within `handlers_kept()`.
+    """
 
     def __init__(self, checkpoint: Path):
         self.checkpoint = checkpoint
-        self.asked = False
-        self.previous: dict[int, Any] = {}
+        self.asked = 0
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         for number in (signal.SIGINT, signal.SIGTERM):
-            self.previous[number] = signal.signal(number, self._ask)
-
-    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        while self.previous:
-            signal.signal(*self.previous.popitem())
+            signal.signal(number, self._ask)
 
     def _ask(self, number: int, frame: Any) -> None:
         if self.asked:
             raise KeyboardInterrupt
-        self.asked = True
+        self.asked = number
         print("\nstopping after this step (once more to stop at once)", flush=True)
 
     def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
@@ -110,9 +160,10 @@ class StopOnInterrupt(Callback):
     def _stop_if_asked(self, trainer: Trainer) -> None:
         if self.asked:
             trainer.save_checkpoint(self.checkpoint)
-            raise TrainingError(
+            raise Interrupted(
                 f"stopped at step {trainer.global_step}; saved {self.checkpoint}. "
-                "Go on with the same command and --ckpt_path last"
+                "Go on with the same command and --ckpt_path last",
+                128 + self.asked,
             )
 
 
@@ -123,9 +174,13 @@ class NaNGuard(Callback):
         self.checkpoint = checkpoint
         self.batch: Any = None
         self.loss: Tensor | None = None
+        #: Buffers as the last step left them: a forward pass changes the running statistics of BatchNorm.
+        self.buffers: list[Tensor] | None = None
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         self.batch = batch
+        if self.buffers is None:
+            self.buffers = [buffer.clone() for buffer in pl_module.buffers()]
 
     def on_before_backward(self, trainer: Trainer, pl_module: LightningModule, loss: Tensor) -> None:
         self.loss = loss.detach()
@@ -135,8 +190,12 @@ class NaNGuard(Callback):
         grads = [p.grad for p in pl_module.parameters() if p.grad is not None]
         total = torch.nn.utils.get_total_norm(grads) + self.loss  # one transfer from the device, not hundreds
         if bool(total.isfinite()):
+            self.buffers = None
             return
         where = self._locate(pl_module)
+        assert self.buffers is not None
+        for buffer, kept in zip(pl_module.buffers(), self.buffers, strict=True):
+            buffer.copy_(kept)
         trainer.save_checkpoint(self.checkpoint)
         raise TrainingError(
             f"the loss or its gradient stopped being finite at step {trainer.global_step}: {where}. "

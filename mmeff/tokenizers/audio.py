@@ -1,11 +1,13 @@
 """Sound (B, S) -> Tokens on a (time, frequency) or a (time,) grid."""
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mmeff.errors import InputError
 from mmeff.tokenizers.base import Tokenizer
 from mmeff.tokenizers.dropout import TokenDropout
 from mmeff.tokenizers.moments import moments
@@ -48,7 +50,7 @@ class LogMel(nn.Module):
             raise ValueError(f"sample_rate must be positive, got {sample_rate}")
         if f_max is not None and not 0 < f_max <= sample_rate / 2:
             raise ValueError(f"f_max must lie between 0 and half of sample_rate = {sample_rate}, got {f_max}")
-        self.mels = mels
+        self.sample_rate, self.mels = sample_rate, mels
         window, self.hop = round(window_ms / 1000 * sample_rate), round(0.010 * sample_rate)
         n_fft = 2 ** (2 * window - 1).bit_length()  # finer than the window, so that no low mel band is empty
         self.spectrogram = MelSpectrogram(
@@ -62,6 +64,14 @@ class LogMel(nn.Module):
         )
         self.register_buffer("mean", torch.zeros(()))
         self.register_buffer("std", torch.ones(()))
+
+    def check(self, sample_rate: int) -> None:
+        own = self.sample_rate
+        if sample_rate != own:
+            raise InputError(
+                f"the data has sounds at {sample_rate} Hz and the tokenizer is built for {own} Hz: "
+                f"set data.sample_rate to {own} or the tokenizer's log_mel.sample_rate to {sample_rate}"
+            )
 
     def fit(self, clips: Sequence[Tensor]) -> None:
         mean, std = moments(self._log(clip[None]).flatten(1) for clip in clips)
@@ -147,6 +157,9 @@ class AudioPatches(Tokenizer):
         if self.log_mel.mels < self.patch[1]:
             raise ValueError(f"a patch of {self.patch[1]} mel bands does not fit into mels = {self.log_mel.mels}")
 
+    def check(self, preprocessing: dict[str, Any]) -> None:
+        self.log_mel.check(preprocessing["sample_rate"])
+
     def fit(self, raw: Sequence[Tensor]) -> None:
         self.log_mel.fit(raw)
 
@@ -196,6 +209,9 @@ class AudioFrames(Tokenizer):
         self.conv2 = nn.Conv1d(dim, dim, 3, stride, 1)
         self.dropout = TokenDropout(token_dropout)
         self.positions = positions(dim)
+
+    def check(self, preprocessing: dict[str, Any]) -> None:
+        self.log_mel.check(preprocessing["sample_rate"])
 
     def fit(self, raw: Sequence[Tensor]) -> None:
         self.log_mel.fit(raw)

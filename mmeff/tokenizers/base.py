@@ -21,6 +21,9 @@ class Tokenizer(nn.Module, ABC):
     @abstractmethod
     def forward(self, raw: Any, lengths: Tensor | None = None) -> Tokens: ...
 
+    def check(self, preprocessing: dict[str, Any]) -> None:
+        """InputError if signals prepared so (`DataSpec.preprocessing`) cannot be read. Called before `fit`."""
+
     def fit(self, raw: Sequence[Any]) -> None:
         """Learn what must be known before training (statistics, a vocabulary) from raw training examples, one by one.
 

@@ -1,11 +1,13 @@
 """Images (B, C, H, W) -> Tokens on an (H', W') grid."""
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mmeff.errors import InputError
 from mmeff.tokenizers.base import Tokenizer
 from mmeff.tokenizers.dropout import TokenDropout
 from mmeff.tokenizers.moments import moments
@@ -23,6 +25,14 @@ class PixelNorm(nn.Module):
         super().__init__()
         self.register_buffer("mean", torch.full((channels, 1, 1), 0.5))
         self.register_buffer("std", torch.full((channels, 1, 1), 0.25))
+
+    def check(self, channels: int) -> None:
+        own = len(self.mean)
+        if channels != own:
+            raise InputError(
+                f"the data has images of {channels} channels and the tokenizer is built for {own}: "
+                f"set data.channels to {own} or the tokenizer's channels to {channels}"
+            )
 
     def fit(self, images: Sequence[Tensor]) -> None:
         for image in images:
@@ -77,6 +87,9 @@ class ImagePatches(Tokenizer):
         self.dropout = TokenDropout(token_dropout)
         self.positions = positions(dim)
 
+    def check(self, preprocessing: dict[str, Any]) -> None:
+        self.norm.check(preprocessing["channels"])
+
     def fit(self, raw: Sequence[Tensor]) -> None:
         self.norm.fit(raw)
 
@@ -126,6 +139,9 @@ class ImageStem(Tokenizer):
         self.project = nn.Conv2d(widths[-1], dim, 1)
         self.dropout = TokenDropout(token_dropout)
         self.positions = positions(dim)
+
+    def check(self, preprocessing: dict[str, Any]) -> None:
+        self.norm.check(preprocessing["channels"])
 
     def fit(self, raw: Sequence[Tensor]) -> None:
         self.norm.fit(raw)
