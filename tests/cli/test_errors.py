@@ -66,7 +66,7 @@ def test_data_that_are_not_there_are_named(fit, fails, here, kind, what):
     fails(fit(kind, here / "nowhere.csv"), str(here / "nowhere.csv"), what)
 
 
-@pytest.mark.parametrize(("kind", "source"), [("image", "ImageTable"), ("audio", "AudioTable")])
+@pytest.mark.parametrize(("kind", "source"), [("image", "FileTable"), ("audio", "FileTable")])
 def test_a_file_that_a_table_names_and_that_is_not_there(fit, fails, here, kind, source):
     (here / "x.png").touch()
     (here / "list.csv").write_text("file,label\nx.png,cat\ny.png,dog\n")
