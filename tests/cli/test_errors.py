@@ -14,9 +14,6 @@ from mmeff.errors import shorten
 RUBBISH = np.random.default_rng(0).bytes(2000)
 
 
-# Files that cannot be read
-
-
 @pytest.mark.parametrize("workers", ["0", "1"])
 @pytest.mark.parametrize(
     ("kind", "keep", "what"),
@@ -74,9 +71,6 @@ def test_a_file_that_a_table_names_and_that_is_not_there(fit, fails, here, kind,
     fails(words, "list.csv:3: the file 'y.png' of column 'file' is not in", str(here))
 
 
-# Labels and splits
-
-
 @pytest.mark.parametrize("split", ["val", "test"])
 def test_a_label_that_training_never_saw(fit, fails, photos, here, split):
     photos(here / "data/train")
@@ -119,9 +113,6 @@ def test_a_folder_without_files(fit, fails, here):
 def test_ratios_that_leave_a_split_empty(fit, fails, photos, here, val, test, parts):
     split = ["--data.split", "mmeff.data.ByRatio", "--data.split.val", val, "--data.split.test", test]
     fails(fit("image", photos(here / "data", n=2), *split), *parts)
-
-
-# Signals and the tokenizer that reads them
 
 
 @pytest.mark.parametrize(
@@ -176,9 +167,6 @@ def test_texts_that_are_cut_are_counted(fit, trained, capsys):
     assert "2 of 2 texts were longer than max_length = 2 tokens and were cut there" in capsys.readouterr().out
     assert main(["predict", "--ckpt", "runs/run", "-t", "a good thing", "-t", "a"]) == 0
     assert "1 of 2 texts were longer than max_length = 2 tokens and were cut there" in capsys.readouterr().err
-
-
-# Recipes
 
 
 @pytest.mark.parametrize(
@@ -251,9 +239,6 @@ def test_a_run_folder_that_cannot_be_written(fit, fails, here, trained):
     (here / "file").touch()
     words = fit("image", trained["data"] / "photos", "--trainer.default_root_dir", "file/run")
     fails(words, "Not a directory", "file", "Check the path", code=1)
-
-
-# Checkpoints
 
 
 @pytest.mark.parametrize("command", ["fit", "test"])
@@ -386,9 +371,6 @@ def test_a_checkpoint_that_is_not_there(fit, fails, here, words, parts):
     fails(fit("image", here, *words), *parts)
 
 
-# mmeff predict, export and list
-
-
 @pytest.mark.parametrize(
     ("kind", "words", "parts"),
     [
@@ -449,9 +431,6 @@ def test_an_export_overwrites_nothing(fails, here, trained, there):
     kept.write_text("mine")
     fails(["export", str(trained["image"]), "--to", "to"], "to is already there: give --to a new folder")
     assert kept.read_text() == "mine"
-
-
-# What jsonargparse says
 
 
 UNION = """\
