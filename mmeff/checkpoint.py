@@ -1,7 +1,9 @@
 """A trained model out of a run, and into a folder of safetensors and JSON: no pickle is ever executed."""
 
 import json
+import pkgutil
 from collections.abc import Sequence
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +65,8 @@ def build(recipe: dict[str, Any], trust: Sequence[str] = ()) -> Classification:
     parser = ArgumentParser(exit_on_error=False)
     parser.add_subclass_arguments(Classification, "model", required=True)
     try:
-        model = parser.instantiate_classes(parser.parse_object({"model": recipe}))["model"]
+        # A copy: the parser writes what it parsed into the lists that it was given.
+        model = parser.instantiate(parser.parse_object({"model": deepcopy(recipe)}))["model"]
     except (ArgumentError, TypeError, ValueError) as error:
         reason = shorten(str(error))
         raise InputError(f"the checkpoint's recipe does not fit this version of mmeff: {reason}") from error
@@ -72,16 +75,22 @@ def build(recipe: dict[str, Any], trust: Sequence[str] = ()) -> Classification:
 
 
 def check_trust(value: Any, packages: set[str]) -> None:
-    """A recipe names classes, and building a class runs its code: only those of known packages are built."""
+    """Naming a class runs its code: every dotted name in a recipe must lead to what a known package defines."""
     for child in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
         check_trust(child, packages)
-    if isinstance(value, dict) and "class_path" in value:
-        package = str(value["class_path"]).partition(".")[0]
-        if package not in packages:
-            raise InputError(
-                f"the checkpoint asks to build {value['class_path']}: if you trust that package, "
-                f"say mmeff.load(path, trust=[{package!r}]) or --trust {package}"
-            )
+    if not (isinstance(value, str) and "." in value and all(part.isidentifier() for part in value.split("."))):
+        return
+    package = value.partition(".")[0]
+    if package in packages:  # which may hold what it imported itself, as in mmeff.cli.sys.exit
+        try:
+            package = str(getattr(pkgutil.resolve_name(value), "__module__", value)).partition(".")[0]
+        except (ImportError, AttributeError) as error:
+            raise InputError(f"the checkpoint's recipe does not fit this version of mmeff: {error}") from error
+    if package not in packages:
+        raise InputError(
+            f"the checkpoint asks to build {value}: if you trust that package, "
+            f"say mmeff.load(path, trust=[{package!r}]) or --trust {package}"
+        )
 
 
 def export(path: str | Path, to: str | Path, trust: Sequence[str] = ()) -> Path:

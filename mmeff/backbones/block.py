@@ -1,6 +1,7 @@
 """The block that every backbone repeats."""
 
 from collections.abc import Callable
+from typing import Literal
 
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
@@ -33,6 +34,9 @@ class Block(nn.Module):
 
 MixerFactory = Callable[[int], Mixer]
 ChannelFactory = Callable[[int], ChannelMixer]
+# In this order: where a callable stands first, jsonargparse cannot write a list or a null back into YAML.
+Mixers = list[MixerFactory] | MixerFactory
+Channels = list[Literal[None] | ChannelFactory] | ChannelFactory | None
 
 
 def run(blocks: nn.ModuleList, x: Tensor, grid: tuple[int, ...], lengths: Tensor | None, recompute: bool) -> Tensor:

@@ -3,7 +3,7 @@
 from torch import nn
 
 from mmeff.backbones.base import Backbone
-from mmeff.backbones.block import Block, ChannelFactory, MixerFactory, run
+from mmeff.backbones.block import Block, Channels, Mixers, run
 from mmeff.feedforward import MLP
 from mmeff.mixers import Attention
 from mmeff.tokens import Tokens
@@ -16,8 +16,8 @@ class Isotropic(Backbone):
         self,
         dim: int = 192,
         depth: int = 12,
-        mixer: MixerFactory | list[MixerFactory] = Attention,
-        channel: ChannelFactory | list[ChannelFactory | None] | None = MLP,
+        mixer: Mixers = Attention,
+        channel: Channels = MLP,
         drop_path: float = 0.0,
         recompute: bool = False,
     ):

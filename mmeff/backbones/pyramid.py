@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from mmeff.backbones.base import Backbone
-from mmeff.backbones.block import Block, ChannelFactory, MixerFactory, run
+from mmeff.backbones.block import Block, Channels, Mixers, run
 from mmeff.feedforward import MLP
 from mmeff.mixers import Attention
 from mmeff.tokens import Tokens, zero_padding
@@ -64,8 +64,8 @@ class Pyramid(Backbone):
         self,
         dims: list[int] = [64, 128, 256],  # noqa: B006 (jsonargparse wants a plain default)
         depths: list[int] = [2, 2, 2],  # noqa: B006
-        mixer: MixerFactory | list[MixerFactory] = Attention,
-        channel: ChannelFactory | list[ChannelFactory | None] | None = MLP,
+        mixer: Mixers = Attention,
+        channel: Channels = MLP,
         drop_path: float = 0.0,
         recompute: bool = False,
     ):

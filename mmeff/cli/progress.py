@@ -7,7 +7,10 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 
 
 class EpochLines(Callback):
-    """Prints "epoch 3/20  train/loss 0.41  val/loss 0.30  val/acc 0.914  12 s" after each epoch, and test results."""
+    """Prints "epoch 3/20  train/loss 0.41  val/loss 0.30  val/acc 0.914  12 s" after each epoch of a fit.
+
+    Of a test or a validation alone it prints one line as well.
+    """
 
     def __init__(self) -> None:
         self.start = time.monotonic()
@@ -17,6 +20,10 @@ class EpochLines(Callback):
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._print(trainer, f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}", ("train/", "val/"), True)
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.state.fn == "validate":
+            self._print(trainer, "validate", ("val/",), False)
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._print(trainer, "test", ("test/",), False)

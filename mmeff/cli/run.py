@@ -15,8 +15,9 @@ from jsonargparse import ArgumentError
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint, RichProgressBar
-from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 
+from mmeff.cli.curves import loggers
 from mmeff.cli.progress import EpochLines
 from mmeff.cli.recipe import Recipe, compose
 from mmeff.data import ClassificationData
@@ -29,7 +30,7 @@ from mmeff.tasks.safety import NaNGuard, RandomState, StopOnInterrupt, handlers_
 class Cli(LightningCLI):
     """LightningCLI whose model knows its classes, and its recipe, before a Trainer sees it."""
 
-    #: The recipe's model as composed: jsonargparse cannot write lists of parts that were parsed back into YAML.
+    #: The recipe's model as composed: what a checkpoint carries.
     recipe: ClassVar[Recipe] = {}
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
@@ -44,6 +45,13 @@ class Cli(LightningCLI):
 
     def _parse_ckpt_path(self) -> None:
         pass  # checkpoints of mmeff keep their recipe under a key of their own
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        config = self.config_init[str(self.subcommand)]
+        if config.trainer.logger in (None, True):  # a test must not write over the curves of the fit
+            logs = self.subcommand == "fit" and not config.trainer.fast_dev_run
+            kwargs["logger"] = loggers(Path(config.trainer.default_root_dir), config.ckpt_path) if logs else False
+        return super().instantiate_trainer(**kwargs)
 
     def after_instantiate_classes(self) -> None:
         assert isinstance(self.model, Classification) and isinstance(self.datamodule, ClassificationData)
@@ -73,25 +81,25 @@ def main(words: list[str]) -> int:
     command, *rest = words
     recipe, names, flags = compose(rest)
     if "-h" in flags or "--help" in flags:
-        Cli(**cli_arguments([]), args=[command, "--help"])
+        Cli(**cli_arguments(command, []), args=[command, "--help"])
     if not {"model", "data"} <= set(recipe):
         raise InputError("give a recipe: mmeff fit -c recipes/vision/digits.yaml (`mmeff list recipes`)")
     quiet()
     run = Path((recipe.get("trainer") or {}).get("default_root_dir") or Path("runs") / "-".join(names))
     run = resolve(recipe, command, run)
-    set_defaults(recipe, run)
+    set_defaults(recipe, command, run)
     dry = bool(recipe["trainer"].get("fast_dev_run"))
     text = yaml.safe_dump(recipe, sort_keys=False, allow_unicode=True)
-    callbacks = run_callbacks(run, command, logs=recipe["trainer"]["logger"] is not False and not dry)
+    callbacks = run_callbacks(run, command, recipe["trainer"])
     Cli.recipe = recipe["model"]
     with handlers_kept():
-        cli = Cli(**cli_arguments(callbacks), args=[command, "--config", text, *flags])
+        cli = Cli(**cli_arguments(command, callbacks), args=[command, "--config", text, *flags])
     if command == "fit" and not dry:
         finish(cli, run)
     return 0
 
 
-def cli_arguments(callbacks: list[Callback]) -> dict[str, Any]:
+def cli_arguments(command: str, callbacks: list[Callback]) -> dict[str, Any]:
     return {
         "model_class": Classification,
         "datamodule_class": ClassificationData,
@@ -99,6 +107,7 @@ def cli_arguments(callbacks: list[Callback]) -> dict[str, Any]:
         "subclass_mode_data": True,
         "parser_kwargs": {"exit_on_error": False} | {c: {"exit_on_error": False} for c in Cli.subcommands()},
         "seed_everything_default": 0,
+        "save_config_callback": SaveConfigCallback if command == "fit" else None,
         "save_config_kwargs": {"overwrite": True},
         "trainer_defaults": {"callbacks": callbacks},
         "auto_configure_optimizers": False,
@@ -130,10 +139,12 @@ def resolve(recipe: Recipe, command: str, run: Path) -> Path:
     return run
 
 
-def set_defaults(recipe: Recipe, run: Path) -> None:
+def set_defaults(recipe: Recipe, command: str, run: Path) -> None:
     """What every run has unless its recipe says otherwise."""
     trainer = recipe["trainer"] = recipe.get("trainer") or {}
     recipe.setdefault("weights_only", True)
+    if command in ("validate", "test"):
+        recipe.setdefault("verbose", False)  # Lightning's table of the results; EpochLines says them in one
     trainer["default_root_dir"] = str(run)
     trainer.setdefault("use_distributed_sampler", False)  # the loaders of mmeff.data divide the data themselves
     trainer.setdefault("log_every_n_steps", 10)
@@ -142,28 +153,16 @@ def set_defaults(recipe: Recipe, run: Path) -> None:
     trainer.setdefault("enable_progress_bar", sys.stdout.isatty())
     if torch.cuda.is_available() and trainer.get("accelerator", "auto") in ("auto", "gpu", "cuda"):
         trainer.setdefault("precision", "bf16-mixed")
-    loggers = "lightning.pytorch.loggers"
-    trainer.setdefault(
-        "logger",
-        [
-            {"class_path": f"{loggers}.CSVLogger", "init_args": {"save_dir": str(run), "name": "", "version": ""}},
-            {
-                "class_path": f"{loggers}.TensorBoardLogger",
-                "init_args": {"save_dir": str(run), "name": "", "version": ""},
-            },
-        ],
-    )
 
 
-def run_callbacks(run: Path, command: str, logs: bool) -> list[Callback]:
-    shown: list[Callback] = [RichProgressBar(leave=True) if sys.stdout.isatty() else EpochLines()]
-    if command == "test":
-        return [*shown, TestReport(run)]
+def run_callbacks(run: Path, command: str, trainer: dict[str, Any]) -> list[Callback]:
+    bar: list[Callback] = [RichProgressBar(leave=True)] if trainer["enable_progress_bar"] else []
     if command != "fit":
-        return shown
+        return [*bar, EpochLines(), *([TestReport(run)] if command == "test" else [])]
+    logs = trainer.get("logger") is not False and not trainer.get("fast_dev_run")
     last: dict[str, Any] = {"dirpath": run, "filename": "last", "enable_version_counter": False}
     return [
-        *shown,
+        *(bar or [EpochLines()]),
         RandomState(),
         NaNGuard(run / "last_good.ckpt"),
         StopOnInterrupt(run / "last.ckpt"),
@@ -190,9 +189,13 @@ def finish(cli: Cli, run: Path) -> None:
                 enable_progress_bar=False,
                 enable_model_summary=False,
                 enable_checkpointing=False,
+                limit_test_batches=cli.trainer.limit_test_batches,
             )
             tester.test(model, datamodule=data, verbose=False)
-    print(f"everything is in {run}. Label a file of your own: mmeff predict --ckpt {run} FILE")
+    tasks = {name: '-t "a text"' if spec.modality == "text" else "FILE" for name, spec in data.specs.items()}
+    print(f"everything is in {run}. Label something of your own:")
+    for name, what in tasks.items():
+        print(f"  mmeff predict --ckpt {run} " + (f"--task {name} " if len(tasks) > 1 else "") + what)
 
 
 def quiet() -> None:

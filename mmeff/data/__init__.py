@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from mmeff.data.published import SpeechCommands, TorchvisionSet
     from mmeff.data.raw import collate, read_raw
     from mmeff.data.splits import AsGiven, ByGroup, ByRatio, SplitRule
-    from mmeff.data.tables import AudioTable, ImageTable, TextTable
+    from mmeff.data.tables import FileTable, TextTable
     from mmeff.data.text import TextData
 
 # Loaded on first use, so that `import mmeff.data` costs neither lightning nor a decoder.
@@ -31,7 +31,7 @@ _HOME = {
     "published": ("SpeechCommands", "TorchvisionSet"),
     "raw": ("collate", "read_raw"),
     "splits": ("AsGiven", "ByGroup", "ByRatio", "SplitRule"),
-    "tables": ("AudioTable", "ImageTable", "TextTable"),
+    "tables": ("FileTable", "TextTable"),
     "text": ("TextData",),
 }
 _MODULE = {name: module for module, names in _HOME.items() for name in names}
@@ -42,17 +42,16 @@ __all__ = [
     "AudioAugment",
     "AudioData",
     "AudioFolder",
-    "AudioTable",
     "ByGroup",
     "ByRatio",
     "ClassificationData",
     "Digits",
     "Examples",
+    "FileTable",
     "Glosses",
     "ImageAugment",
     "ImageData",
     "ImageFolder",
-    "ImageTable",
     "JointData",
     "Part",
     "ResumableLoader",

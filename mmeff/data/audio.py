@@ -154,7 +154,7 @@ class AudioData(ClassificationData):
     """Sounds with labels, in mono at one sample rate. Shorter sounds keep their length, longer ones are cut.
 
     Args:
-        source: Where the sounds come from, as `AudioFolder`, `AudioTable`, `SpeechCommands` or `Tones`.
+        source: Where the sounds come from, as `AudioFolder`, `FileTable`, `SpeechCommands` or `Tones`.
         sample_rate: Samples per second that sounds are resampled to.
         seconds: Longest sound: what is longer is cut, at random in training, to its middle otherwise.
         augment: Random changes of training sounds; by default none.

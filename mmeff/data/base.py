@@ -117,7 +117,7 @@ class ClassificationData(LightningDataModule, ABC):
             if split == "train":
                 # Lightning stops there; the loader must know that the epoch ends with it.
                 bound = self.trainer.limit_train_batches
-                total = sum(part.batch_count(world) for part in signals)
+                total = sum(part.passes * part.batch_count(world) for part in signals)
                 repeat = getattr(self.trainer, "overfit_batches", 0) > 0
                 limit = bound if isinstance(bound, int) else int(total * bound) if bound is not None else None
         loader = ResumableLoader(

@@ -239,7 +239,7 @@ class ImageData(ClassificationData):
     """Images with labels, brought to one size: the largest central part of that shape, resized.
 
     Args:
-        source: Where the images come from, as `ImageFolder`, `ImageTable` or `Digits`.
+        source: Where the images come from, as `ImageFolder`, `FileTable` or `Digits`.
         size: Height and width, one number for a square; by default those of the first image (up to 512).
         channels: 3 for colour, 1 for grey; by default 3 for files, and what the first array has for arrays.
         augment: Random changes of training images; by default none.

@@ -9,16 +9,24 @@ from mmeff.errors import InputError
 class JointData(ClassificationData):
     """Several data modules as one: each batch is of one of them, in training in a random schedule.
 
-    An epoch sees each training example of each part once; validation and test take the parts one after the other.
+    An epoch sees each training example of a part as often as `passes` says, so that a small part is seen often enough
+    and a large one not too often; validation and test take the parts one after the other, once.
     The names of the parts are the keys of `specs`, and what a batch carries as "task".
 
     Args:
         parts: A data module for each name, as {"digits": ImageData, "tones": AudioData}; two may share a modality.
+        passes: How often an epoch goes over a part, by its name; once where none is given.
         num_workers: Processes that prepare batches; by default none if all parts are in memory and small.
         seed: Of the schedule, and of the sample that tokenizers learn from.
     """
 
-    def __init__(self, parts: dict[str, ClassificationData], num_workers: int | None = None, seed: int = 0):
+    def __init__(
+        self,
+        parts: dict[str, ClassificationData],
+        passes: dict[str, int] | None = None,
+        num_workers: int | None = None,
+        seed: int = 0,
+    ):
         super().__init__(num_workers, seed)
         if not parts:
             raise InputError("JointData has no parts: name one data module at least")
@@ -27,7 +35,12 @@ class JointData(ClassificationData):
                 raise InputError(f"JointData: {name!r} cannot name a part: a name is not empty and has no full stop")
             if isinstance(data, JointData):
                 raise InputError(f"JointData: part {name!r} is itself a JointData: list its parts instead")
-        self.modules = dict(parts)
+        for name, count in (passes or {}).items():
+            if name not in parts:
+                raise InputError(f"JointData: passes names {name!r}; the parts are {', '.join(parts)}")
+            if count < 1:
+                raise InputError(f"JointData: passes of {name!r} is {count}; it must be 1 at least")
+        self.modules, self.passes = dict(parts), dict(passes or {})
 
     def load(self) -> dict[str, Part]:
         parts = {}
@@ -35,5 +48,6 @@ class JointData(ClassificationData):
             data.setup()
             (part,) = data.parts.values()
             splits = {split: replace(signals, key=name) for split, signals in part.splits.items()}
+            splits["train"] = replace(splits["train"], passes=self.passes.get(name, 1))
             parts[name] = Part(part.spec, splits)
         return parts

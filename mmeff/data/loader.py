@@ -16,7 +16,7 @@ from mmeff.data.raw import collate
 from mmeff.errors import InputError
 from mmeff.spec import DataSpec
 
-#: (part, epoch, indices of the examples): what a worker needs to make a batch.
+#: (part, pass, indices of the examples): what a worker needs to make a batch.
 Entry = tuple[int, int, list[int]]
 
 
@@ -27,6 +27,7 @@ class Signals:
     read      item -> raw signal; may draw from `random`, numpy and torch if `train`
     labels    (N,) int64, or (N, K) float32 for multi-label
     train     True: shuffled, whole batches (if there are enough examples for one), reproducible random reading
+    passes    how often one epoch of a loader goes over the examples
     """
 
     key: str
@@ -38,17 +39,18 @@ class Signals:
     batch_size: int
     train: bool = False
     seed: int = 0
+    passes: int = 1
 
     def __len__(self) -> int:
         return len(self.ids)
 
     def batch_count(self, world: int = 1) -> int:
-        """Batches per rank and epoch, the same on each of `world` ranks."""
+        """Batches per rank and pass, the same on each of `world` ranks."""
         each = len(self) // world if self._whole(world) else -(-len(self) // world)
         return each // self.batch_size if self._whole(world) else -(-each // self.batch_size)
 
-    def batches(self, epoch: int, rank: int = 0, world: int = 1) -> list[list[int]]:
-        """The examples of each of this rank's batches.
+    def batches(self, number: int, rank: int = 0, world: int = 1) -> list[list[int]]:
+        """The examples of each of this rank's batches in pass `number`.
 
         In training all batches of all ranks are of one size. Else each example is seen once, by one rank, in batches
         whose sizes differ by one at most; examples repeat only where a rank would have an empty batch.
@@ -56,7 +58,7 @@ class Signals:
         count = self.batch_count(world)
         order = np.arange(len(self))
         if self.train:
-            order = np.random.default_rng((self.seed, epoch)).permutation(order)
+            order = np.random.default_rng((self.seed, number)).permutation(order)
         if self._whole(world):
             mine = order[: count * world * self.batch_size].reshape(count, world, -1)[:, rank]
         elif self.train:
@@ -66,11 +68,11 @@ class Signals:
             mine = np.array_split(np.resize(own, max(len(own), count)), count)
         return [indices.tolist() for indices in mine]
 
-    def batch(self, epoch: int, indices: list[int]) -> dict[str, Any]:
-        """The batch of these examples. Its randomness is drawn for (seed, epoch, example), wherever it is made."""
+    def batch(self, number: int, indices: list[int]) -> dict[str, Any]:
+        """The batch of these examples. Its randomness is drawn for (seed, pass, example), wherever it is made."""
         if self.train:
             with _global_generators_kept():
-                raws = [self._draw(epoch, i) for i in indices]
+                raws = [self._draw(number, i) for i in indices]
         else:
             raws = [self.read(self.items[i]) for i in indices]
         batch = collate(self.key, self.spec, raws)
@@ -79,8 +81,8 @@ class Signals:
     def _whole(self, world: int) -> bool:
         return self.train and len(self) >= self.batch_size * world
 
-    def _draw(self, epoch: int, i: int) -> Any:
-        random.seed(f"{self.seed}/{epoch}/{i}")
+    def _draw(self, number: int, i: int) -> Any:
+        random.seed(f"{self.seed}/{number}/{i}")
         np.random.seed(random.getrandbits(32))
         torch.default_generator.manual_seed(random.getrandbits(63))
         return self.read(self.items[i])
@@ -139,7 +141,7 @@ class ResumableLoader:
         )
 
     def __len__(self) -> int:
-        return sum(part.batch_count(self.world) for part in self.parts)
+        return sum(part.passes * part.batch_count(self.world) for part in self.parts)
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         if self._batches is None:
@@ -168,9 +170,10 @@ class ResumableLoader:
 
     def _schedule(self, epoch: int) -> list[Entry]:
         entries = [
-            (number, epoch, indices)
-            for number, part in enumerate(self.parts)
-            for indices in part.batches(epoch, self.rank, self.world)
+            (place, number, indices)
+            for place, part in enumerate(self.parts)
+            for number in range(epoch * part.passes, (epoch + 1) * part.passes)
+            for indices in part.batches(number, self.rank, self.world)
         ]
         if self.shuffle and len(self.parts) > 1:
             # The same on each rank: all ranks step on the same signal.
@@ -198,9 +201,9 @@ class _Batches(Dataset):
         self.parts = parts
 
     def __getitem__(self, entry: Entry) -> dict[str, Any] | InputError:
-        part, epoch, indices = entry
+        place, number, indices = entry
         try:
-            return self.parts[part].batch(epoch, indices)
+            return self.parts[place].batch(number, indices)
         except InputError as error:
             return error
 

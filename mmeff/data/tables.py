@@ -56,15 +56,15 @@ class TextTable(Source):
         return _examples(self.path, self.text, join, *self.columns, self.separator, self.label_separator)
 
 
-class ImageTable(Source):
-    """Paths of images in a table: .csv, .tsv, .jsonl (each also .gz, .bz2, .xz) in UTF-8, or .parquet.
+class FileTable(Source):
+    """Paths of images or of sounds in a table: .csv, .tsv, .jsonl (each also .gz, .bz2, .xz) in UTF-8, or .parquet.
 
     Args:
         path: The table, or {"train": path, "val": path, "test": path} (val and test may be missing).
-        file: Column of the image's path, relative to the folder of the table.
+        file: Column of the path, relative to the folder of the table.
         label: Column of the label.
         split: Column that says train, val (valid, validation) or test.
-        group: Column of a key (patient, camera) that `ByGroup` must not divide.
+        group: Column of a key (patient, speaker) that `ByGroup` must not divide.
         separator: What separates the cells; by default a comma in .csv, a tab in .tsv.
         label_separator: What separates the labels of a multi-label cell ("cat|dog"); an empty cell has none.
     """
@@ -84,51 +84,14 @@ class ImageTable(Source):
         self.separator, self.label_separator = separator, label_separator
 
     def examples(self) -> Examples:
-        item = _file_reader(self.file)
-        return _examples(self.path, [self.file], item, *self.columns, self.separator, self.label_separator)
+        def path_of(row: Row, folder: Path, where: str) -> str:
+            name = str(row[self.file] or "").strip()
+            path = os.path.join(folder, os.path.expanduser(name))
+            if not name or not os.path.isfile(path):
+                raise InputError(f"{where}: the file {name!r} of column {self.file!r} is not in {folder.absolute()}")
+            return path
 
-
-class AudioTable(Source):
-    """Paths of sounds in a table: .csv, .tsv, .jsonl (each also .gz, .bz2, .xz) in UTF-8, or .parquet.
-
-    Args:
-        path: The table, or {"train": path, "val": path, "test": path} (val and test may be missing).
-        file: Column of the sound's path, relative to the folder of the table.
-        label: Column of the label.
-        split: Column that says train, val (valid, validation) or test.
-        group: Column of a key (speaker, site) that `ByGroup` must not divide.
-        separator: What separates the cells; by default a comma in .csv, a tab in .tsv.
-        label_separator: What separates the labels of a multi-label cell ("bark|rain"); an empty cell has none.
-    """
-
-    def __init__(
-        self,
-        path: str | dict[str, str],
-        file: str = "file",
-        label: str = "label",
-        split: str | None = None,
-        group: str | None = None,
-        separator: str | None = None,
-        label_separator: str | None = None,
-    ):
-        self.path, self.file = path, file
-        self.columns = (label, split, group)
-        self.separator, self.label_separator = separator, label_separator
-
-    def examples(self) -> Examples:
-        item = _file_reader(self.file)
-        return _examples(self.path, [self.file], item, *self.columns, self.separator, self.label_separator)
-
-
-def _file_reader(column: str) -> Callable[[Row, Path, str], str]:
-    def path_of(row: Row, folder: Path, where: str) -> str:
-        name = str(row[column] or "").strip()
-        path = os.path.join(folder, os.path.expanduser(name))
-        if not name or not os.path.isfile(path):
-            raise InputError(f"{where}: the file {name!r} of column {column!r} is not in {folder.absolute()}")
-        return path
-
-    return path_of
+        return _examples(self.path, [self.file], path_of, *self.columns, self.separator, self.label_separator)
 
 
 def _examples(

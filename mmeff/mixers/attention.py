@@ -1,10 +1,9 @@
 """Softmax attention over all tokens."""
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mmeff.mixers.base import Mixer
-from mmeff.mixers.heads import count_heads, merge_heads, split_heads
+from mmeff.mixers.heads import attend, count_heads, merge_heads, split_heads
 from mmeff.mixers.rotary import rotate
 from mmeff.tokens import valid_mask, zero_padding
 
@@ -44,5 +43,5 @@ class Attention(Mixer):
         if lengths is not None and not self.causal:
             mask = valid_mask(lengths, x.shape[1])[:, None, None]
         dropout = self.dropout if self.training else 0.0
-        o = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout, is_causal=self.causal)
+        o = attend(q, k, v, mask, dropout, self.causal)
         return self.out(merge_heads(o))

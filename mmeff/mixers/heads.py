@@ -1,6 +1,12 @@
-"""Splitting a width into attention heads."""
+"""Splitting a width into attention heads, and what each head computes."""
 
+import torch.nn.functional as F
 from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+#: Not cuDNN's, torch's first choice on Hopper: its backward pass gives NaN for q where L % 128 == 64 and a row's
+#: logits are strongly negative (pytorch issue 196678; met while training on 64 tokens).
+BACKENDS = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
 
 
 def count_heads(dim: int, head_dim: int) -> int:
@@ -20,3 +26,14 @@ def split_heads(x: Tensor, heads: int, parts: int = 1) -> tuple[Tensor, ...]:
 def merge_heads(x: Tensor) -> Tensor:
     """(B, H, L, K) -> (B, L, H K)."""
     return x.transpose(1, 2).flatten(2)
+
+
+def attend(
+    q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, dropout: float = 0.0, causal: bool = False
+) -> Tensor:
+    """softmax(q k^T / sqrt(K) + mask) v, by torch's fused kernels. q (..., L, K), k and v (..., S, K) -> (..., L, K).
+
+    mask is True where q may look, or is added; it broadcasts to (..., L, S).
+    """
+    with sdpa_kernel(BACKENDS):
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout, is_causal=causal)

@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mmeff.mixers.base import Mixer
-from mmeff.mixers.heads import count_heads, merge_heads, split_heads
+from mmeff.mixers.heads import attend, count_heads, merge_heads, split_heads
 from mmeff.mixers.rotary import rotate
 from mmeff.tokens import valid_mask, zero_padding
 
@@ -54,6 +54,6 @@ class SlidingAttention(Mixer):
         near = (query - key).abs() <= W
         # A query in the padding sees its own key: what an empty softmax gives is up to the kernel that serves it.
         mask = (near & seen) | (query == key)
-        o = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+        o = attend(q, k, v, mask)
         o = o.flatten(2, 3)[:, :, :L]
         return self.out(merge_heads(o))

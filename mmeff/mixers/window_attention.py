@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mmeff.mixers.base import Mixer
-from mmeff.mixers.heads import count_heads, merge_heads, split_heads
+from mmeff.mixers.heads import attend, count_heads, merge_heads, split_heads
 from mmeff.tokens import valid_mask, zero_padding
 
 
@@ -70,7 +70,7 @@ class WindowAttention(Mixer):
         seen = seen | ~seen.any(-1, keepdim=True)
         scores = self._relative_bias(wh, ww).to(q.dtype).expand(len(seen), n, -1, -1, -1)
         mask = scores.masked_fill(~seen[:, :, None, None], -math.inf)
-        o = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)  # (B, n, H, S, K)
+        o = attend(q, k, v, mask)  # (B, n, H, S, K)
 
         rows, columns = (height + room[2] + room[3]) // wh, (width + room[0] + room[1]) // ww
         o = merge_heads(o.flatten(0, 1)).view(B, rows, columns, wh, ww, -1).transpose(2, 3)

@@ -225,7 +225,8 @@ class NaNGuard(Callback):
                 hook.remove()
         if found:
             return f"first in the output of {found[0]}"
-        for name, param in pl_module.named_parameters():
+        # A gradient comes from the loss, so the last layer is the first one to see it go wrong.
+        for name, param in reversed(list(pl_module.named_parameters())):
             if param.grad is not None and not param.grad.isfinite().all():
                 return f"first in the gradient of {name}"
         return "in the loss itself"

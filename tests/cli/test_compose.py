@@ -87,9 +87,9 @@ def test_the_name_of_a_class_replaces_the_part_with_its_arguments(base, key):
 
 
 def test_the_arguments_of_a_class_that_was_just_named_can_follow(base):
-    words = ["--data.source", "mmeff.data.ImageTable", "--data.source.path", "labels.csv"]
+    words = ["--data.source", "mmeff.data.FileTable", "--data.source.path", "labels.csv"]
     source = compose(["-c", base, *words])[0]["data"]["init_args"]["source"]
-    assert source == {"class_path": "mmeff.data.ImageTable", "init_args": {"path": "labels.csv"}}
+    assert source == {"class_path": "mmeff.data.FileTable", "init_args": {"path": "labels.csv"}}
 
 
 def test_words_that_are_not_about_the_recipe_are_handed_on(base):

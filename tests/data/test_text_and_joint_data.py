@@ -50,6 +50,34 @@ def joint(images, sounds, given):
     return data
 
 
+def test_a_small_part_can_be_passed_over_more_often(images, given):
+    parts = {"small": ImageData(images(20), batch_size=4), "large": TextData(texts(given), batch_size=5)}
+    data = JointData(parts, passes={"small": 3})
+    data.setup()
+    loader, seen = data.train_dataloader(), []
+    for _ in range(2):
+        batches = list(loader)
+        assert len(batches) == len(loader) == 3 * 4 + 4
+        ids = [(batch["task"], name) for batch in batches for name in batch["id"]]
+        assert {ids.count(one) for one in ids if one[0] == "small"} == {3}
+        assert {ids.count(one) for one in ids if one[0] == "large"} == {1}
+        seen += [tuple(batch["id"]) for batch in batches if batch["task"] == "small"]
+    assert len(set(seen)) > 4, "the passes come in one order"
+    assert len(list(data.val_dataloader())) == 2
+
+
+@pytest.mark.parametrize(
+    ("passes", "message"),
+    [
+        ({"huge": 2}, "passes names 'huge'; the parts are small"),
+        ({"small": 0}, "passes of 'small' is 0; it must be 1 at least"),
+    ],
+)
+def test_wrong_passes(images, passes, message):
+    with pytest.raises(InputError, match=message):
+        JointData({"small": ImageData(images(20))}, passes)
+
+
 def test_joint_specs_and_sample(joint):
     assert {key: spec.modality for key, spec in joint.specs.items()} == {
         "even": "image",

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from mmeff.mixers import Attention, Mixer, SlidingAttention, WindowAttention
-from mmeff.mixers.heads import merge_heads, split_heads
+from mmeff.mixers.heads import attend, merge_heads, split_heads
 from mmeff.mixers.rotary import rotate
 
 DIM = 16
@@ -110,3 +110,22 @@ def test_dropout_acts_in_training_alone() -> None:
     assert not torch.equal(mixer(tokens(9), (9,)), mixer(tokens(9), (9,)))
     mixer.eval()
     assert torch.equal(mixer(tokens(9), (9,)), mixer(tokens(9), (9,)))
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("L", [64, 192, 197])
+def test_gradients_stay_finite_where_logits_are_strongly_negative(L, masked):
+    """cuDNN's backward pass, which torch would choose on Hopper, gives NaN for L % 128 == 64."""
+    q, k, v = torch.randn(3, 2, 4, L, 32, device="cuda", dtype=torch.bfloat16).mul(0.1).unbind(0)
+    q[..., 0], k[..., 0] = 1.0, -120 * 32**0.5
+    leaves = [t.clone().requires_grad_() for t in (q, k, v)]
+    mask = torch.ones(2, 1, 1, L, dtype=torch.bool, device="cuda") if masked else None
+    attend(*leaves, mask).square().sum().backward()
+    wide = [t.detach().double().requires_grad_() for t in (q, k, v)]
+    scores = wide[0] @ wide[1].mT / 32**0.5
+    (scores.softmax(-1) @ wide[2]).square().sum().backward()
+    for leaf, expected in zip(leaves, wide, strict=True):
+        assert leaf.grad is not None and expected.grad is not None and leaf.grad.isfinite().all()
+    v_error = (leaves[2].grad.double() - wide[2].grad).norm() / wide[2].grad.norm()
+    assert v_error < 2e-2

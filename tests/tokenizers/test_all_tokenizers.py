@@ -10,7 +10,7 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from mmeff import tokenizers
-from mmeff.tokenizers import Positions, SpecAugment, Tokenizer
+from mmeff.tokenizers import LogMel, Positions, SpecAugment, Tokenizer
 from mmeff.tokens import Tokens, valid_mask
 
 DIM = 32
@@ -48,7 +48,7 @@ def built(cls: type[Tokenizer], seed: int = 0) -> Tokenizer:
 
 
 def test_every_public_class_is_walked() -> None:
-    known = {*TOKENIZERS, *POSITIONS, Tokenizer, Positions, SpecAugment}
+    known = {*TOKENIZERS, *POSITIONS, Tokenizer, Positions, LogMel, SpecAugment}
     assert set(PUBLIC) == known and len(TOKENIZERS) >= 7
 
 

@@ -1,0 +1,82 @@
+"""What a fit leaves in its folder and on the screen, and that a test, a validation and a resumed run keep it."""
+
+import csv
+import shlex
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from lightning.pytorch.loggers import CSVLogger
+
+from mmeff.cli import main
+from mmeff.cli.curves import loggers
+from mmeff.cli.recipe import compose
+
+ROOT = Path(__file__).parents[2]
+LIMITS = [f"--trainer.limit_{split}_batches=2" for split in ("train", "val", "test")]
+SMALL = ["--model.backbone", str(ROOT / "recipes/backbones/attention.yaml"), "--model.backbone.depth", "1"]
+QUICK = [*LIMITS, "--trainer.num_sanity_val_steps=0", "--trainer.accelerator=cpu"]
+
+
+def recipe(name: str) -> list[str]:
+    return ["-c", str(ROOT / f"recipes/{name}.yaml"), *SMALL]
+
+
+@pytest.fixture
+def digits(tmp_path, monkeypatch, capsys) -> list[str]:
+    """The words that name a recipe which was fitted for an epoch."""
+    monkeypatch.chdir(tmp_path)
+    assert main(["fit", *recipe("vision/digits"), *QUICK, "--trainer.max_epochs=1"]) == 0
+    capsys.readouterr()
+    return recipe("vision/digits")
+
+
+@pytest.mark.parametrize("command", ["test", "validate"])
+def test_one_line_of_results_and_the_files_of_the_fit_untouched(command, digits, capsys):
+    (run,) = Path("runs").iterdir()
+    before = {name: (run / name).read_bytes() for name in ("metrics.csv", "config.yaml", "best.ckpt", "last.ckpt")}
+    assert main([command, *digits, *QUICK, "--ckpt_path", "best"]) == 0
+    lines = [line for line in capsys.readouterr().out.splitlines() if "/acc" in line]
+    assert len(lines) == 1 and lines[0].startswith(f"{command}  ")
+    assert before == {name: (run / name).read_bytes() for name in before}
+
+
+def test_the_config_of_a_run_is_a_recipe_for_another(digits):
+    (run,) = Path("runs").iterdir()
+    before = (run / "metrics.csv").read_bytes()
+    assert main(["fit", "-c", str(run / "config.yaml")]) == 0
+    (again,) = set(Path("runs").iterdir()) - {run}
+    assert (run / "metrics.csv").read_bytes() == before
+    assert (again / "metrics.csv").read_bytes() == before, "the same recipe gave other curves"
+
+
+@pytest.mark.parametrize("name", ["text/glosses", "multimodal/joint"])
+def test_the_closing_hint_can_be_followed(name, tmp_path, monkeypatch, capsys):
+    import soundfile
+    from PIL import Image
+
+    monkeypatch.chdir(tmp_path)
+    soundfile.write("a.wav", np.sin(np.arange(8000) / 5), 16000)
+    Image.new("L", (28, 28)).save("a.png")
+    assert main(["fit", *recipe(name), *QUICK, "--trainer.max_epochs=1"]) == 0
+    hints = [line.strip() for line in capsys.readouterr().out.splitlines() if line.startswith("  mmeff predict")]
+    parts = compose(recipe(name))[0]["data"]["init_args"].get("parts", ["text"])
+    assert len(hints) == len(parts)
+    for hint in hints:
+        words = shlex.split(hint.replace("FILE", "a.wav" if "audio" in hint else "a.png"))
+        assert main(words[1:]) == 0
+
+
+def test_a_resumed_run_keeps_the_curves_before_its_checkpoint(tmp_path):
+    table = CSVLogger(tmp_path, name="", version="")
+    for step, loss in enumerate((3.0, 2.0, 1.0)):
+        table.log_metrics({"train/loss": loss}, step)
+    table.save()
+    torch.save({"global_step": 2}, tmp_path / "last.ckpt")
+    again = loggers(tmp_path, str(tmp_path / "last.ckpt"))[0]
+    again.log_metrics({"train/loss": 1.5, "val/acc": 0.5}, 2)
+    again.save()
+    with open(tmp_path / "metrics.csv", newline="") as file:
+        rows = [(int(row["step"]), float(row["train/loss"])) for row in csv.DictReader(file)]
+    assert rows == [(0, 3.0), (1, 2.0), (2, 1.5)]

@@ -1,0 +1,85 @@
+"""The README is true: its commands run, in its order, and its tree is the tree."""
+
+import csv
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+import mmeff
+from mmeff.cli import main
+from mmeff.data import Digits, Glosses, Tones
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+BLOCKS = re.findall(r"^```\n(.*?)^```$", README, flags=re.DOTALL | re.MULTILINE)
+QUICK = ["--trainer.max_epochs=1", *(f"--trainer.limit_{split}_batches=2" for split in ("train", "val", "test"))]
+
+
+def commands() -> list[list[str]]:
+    """What a reader would type, each once, as words: the lines of the blocks, then the commands within the text."""
+    blocks = [part for block in BLOCKS if block != tree() for line in block.splitlines() for part in line.split("&&")]
+    spans = re.findall(r"`(mmeff \w+ [^`]+)`", README)
+    found = [shlex.split(command) for command in [*blocks, *spans]]
+    return [words for i, words in enumerate(found) if words not in found[:i]]
+
+
+def tree() -> str:
+    return re.findall(r"^## The tree\n+```\n(.*?)^```$", README, flags=re.DOTALL | re.MULTILINE)[0]
+
+
+@pytest.fixture
+def own_files(tmp_path, monkeypatch) -> None:
+    """The files that the README's reader has, under its names, in the current folder."""
+    import soundfile
+    from PIL import Image
+
+    monkeypatch.chdir(tmp_path)
+    digits, tones, glosses = Digits().examples(), Tones().examples(), Glosses().examples()
+    Image.fromarray(digits.items[0]).save("my_digit.png")
+    soundfile.write("my_syllable.wav", *tones.items[0])
+    for i in range(100):
+        photo, sound = Path("photos", digits.labels[i], f"{i}.jpg"), Path("sounds", tones.labels[i], f"{i}.wav")
+        for file in (photo, sound):
+            file.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(digits.items[i]).save(photo)
+        soundfile.write(sound, *tones.items[i])
+    with open("reviews.csv", "w", newline="") as file:
+        rows = zip(glosses.items[:200], glosses.labels[:200], strict=True)
+        csv.writer(file).writerows([("review", "stars"), *rows])
+
+
+def test_every_command_works(own_files, capsys):
+    """Fits take two steps; recipes are found in the package, as they are after an installation."""
+    ran = [words for words in commands() if words[0] == "mmeff"]
+    for words in ran:
+        code = main([*words[1:], *(QUICK if words[1] == "fit" else [])])
+        assert code == 0, f"{shlex.join(words)}: {capsys.readouterr().err}"
+    assert {words[1] for words in ran} >= {"fit", "predict", "export", "list"}
+
+
+def test_every_line_of_python_works(own_files):
+    main(["fit", "-c", "recipes/vision/digits.yaml", *QUICK])
+    lines = re.findall(r"`(mmeff\.\w+\([^`]*\))`", README)
+    assert lines
+    for line in lines:
+        eval(line, {"mmeff": mmeff})
+
+
+def test_what_is_installed_and_how_is_said_once():
+    others = [words for words in commands() if words[0] != "mmeff"]
+    assert others == [["pip", "install", "-e", "."], ["pip", "install", "-e", ".[test]"], ["pytest"]]
+    assert README.count("pip install") == 2
+
+
+def test_the_tree_is_the_tree():
+    folders: dict[int, Path] = {0: ROOT}
+    for line in tree().splitlines():
+        depth, name = len(line) - len(line.lstrip()), line.split()[0]
+        path = folders[depth] / name
+        assert path.is_dir() if name.endswith("/") else path.is_file(), f"the README's tree has {name}"
+        folders[depth + 2] = path
+    shown = {line.split()[0].strip("/") for line in tree().splitlines() if line.startswith("  ")}
+    parts = {path.name for path in (ROOT / "mmeff").iterdir() if path.is_dir() and (path / "__init__.py").is_file()}
+    assert parts <= shown, f"the README's tree lacks {sorted(parts - shown)}"
