@@ -191,6 +191,7 @@ def test_texts_that_are_cut_are_counted(fit, trained, capsys):
         (["--trainer.max_epochs", "-5"], ["max_epochs", "-5"]),
         (["--trainer.accelerator", "gpuu"], ["accelerator", "'gpuu'", "cpu"]),
         (["--model.dropout", "[1"], ["--model.dropout: '[1' is not YAML: line 1"]),
+        (["--model.mix", "{mixup: 0}"], ["mix needs mixup or cutmix above 0, got mixup = 0.0, cutmix = 0.0\n"]),
         (["--model.dropout", "2"], ["dropout", "between 0 and 1", "2.0"]),
         (["--model.backbone.depth", "0"], ["a backbone needs a depth of 1 or more", "got depth = 0"]),
         (["--model.backbone.mixer.head_dim", "5"], ["head_dim 5 does not divide dim 32"]),
