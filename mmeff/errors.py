@@ -24,12 +24,12 @@ def shorten(message: str) -> str:
     text = " ".join(message.split())
     keys = re.findall(r'Parser key "([^"]+)"', text)
     reason = re.split(r"Parser key \"[^\"]*\": ", text)[-1]
-    given = re.search(r"Given value: (.*?)(?: - | Given value|$)", reason) if "Expected a" in reason else None
+    given = re.search(r"Given value: (.*?)(?: - | Given value|$)", reason)
     reason = reason.partition(" Given value type")[0]
     # Of the members of a union each says why it does not fit: those of the innermost one that are more than None.
     causes = re.split(r"(?:^| )- ", reason.rpartition("Errors:")[2])
     causes = [cause.strip() for cause in causes if cause.strip() and "<class 'NoneType'>" not in cause]
     reason = " or ".join(causes).replace("Expected a ", "expected ").replace("typing.Literal", "one of ")
     reason = re.sub(r"<class '([^']+)'>", r"\1", reason)
-    reason += f"; got {given[1]}" if given and len(given[1]) < 60 else ""
+    reason += f"; got {given[1]}" if given and "expected" in reason and len(given[1]) < 60 else ""
     return f"{'.'.join(keys)}: {reason}" if keys else reason

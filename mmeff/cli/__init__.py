@@ -2,7 +2,12 @@
 
 import difflib
 import importlib
+import signal
 import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
 
 from mmeff import __version__
 from mmeff.errors import InputError, Interrupted, TrainingError
@@ -45,13 +50,10 @@ def main(argv: list[str] | None = None) -> int:
     if words[0] == "--version":
         print(f"mmeff {__version__}")
         return 0
+    interrupts: list[int] = []
     try:
-        if words[0] not in COMMANDS:
-            near = difflib.get_close_matches(words[0], COMMANDS, 1)
-            raise InputError(
-                f"unknown command {words[0]!r}" + (f": did you mean {near[0]!r}?" if near else ": mmeff --help")
-            )
-        return importlib.import_module(COMMANDS[words[0]]).main(words)
+        with noted(interrupts):
+            return run_command(words)
     except InputError as error:
         print(f"mmeff: error: {last_line(error)}", file=sys.stderr)
         return 2
@@ -68,12 +70,40 @@ def main(argv: list[str] | None = None) -> int:
             file=sys.stderr,
         )
         return 1
-    except (KeyboardInterrupt, SystemExit) as stop:
-        # Lightning turns Ctrl-C into an exit.
-        if isinstance(stop, SystemExit) and not isinstance(stop.__context__, KeyboardInterrupt):
+    except BaseException as error:
+        # Lightning turns Ctrl-C into an exit, and an extension that is being imported into errors of all kinds.
+        if not interrupts and not any(isinstance(e, KeyboardInterrupt) for e in (error, error.__context__)):
             raise
         print("mmeff: interrupted. A fit that had saved a checkpoint goes on with --ckpt_path last", file=sys.stderr)
         return 130
+
+
+def run_command(words: list[str]) -> int:
+    if words[0] not in COMMANDS:
+        near = difflib.get_close_matches(words[0], COMMANDS, 1)
+        hint = f"did you mean {near[0]!r}?" if near else "mmeff --help"
+        raise InputError(f"unknown command {words[0]!r}: {hint}")
+    return importlib.import_module(COMMANDS[words[0]]).main(words)
+
+
+@contextmanager
+def noted(interrupts: list[int]) -> Iterator[None]:
+    """Ctrl-C raises KeyboardInterrupt as ever, and is counted."""
+
+    def note(number: int, frame: Any) -> None:
+        interrupts.append(number)
+        raise KeyboardInterrupt
+
+    before = signal.getsignal(signal.SIGINT)
+    # Python lets the main thread alone set handlers; where Ctrl-C is ignored or handled already, that stays.
+    if before is not signal.default_int_handler or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    signal.signal(signal.SIGINT, note)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def last_line(error: Exception) -> str:

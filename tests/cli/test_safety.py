@@ -203,6 +203,14 @@ def test_ctrl_c_in_a_terminal_reaches_the_workers_too(long_fit, here):
 
 
 IMPORTED = "import signal; signal.raise_signal(signal.SIGINT)\n"
+STRUCK = """\
+import signal
+
+try:
+    signal.raise_signal(signal.SIGINT)
+except KeyboardInterrupt:
+    raise RecursionError("numpy does this when Ctrl-C strikes its import") from None
+"""
 READ = """\
 import signal
 
@@ -215,7 +223,7 @@ class Slow(Source):
 """
 
 
-@pytest.mark.parametrize("module", [IMPORTED, READ], ids=["importing", "loading"])
+@pytest.mark.parametrize("module", [IMPORTED, STRUCK, READ], ids=["importing", "struck", "loading"])
 def test_ctrl_c_before_training(long_fit, fails, here, module):
     (here / "trouble.py").write_text(module)
     fails(long_fit("--data.source", "trouble.Slow"), "interrupted", code=130)
