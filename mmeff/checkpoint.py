@@ -50,11 +50,7 @@ def read(path: Path) -> tuple[dict[str, Any], dict[str, DataSpec], dict[str, Any
     stored = checkpoint["mmeff"]
     if not isinstance(stored.get("model"), dict):
         raise InputError(f"{path} was not written by `mmeff fit`: it holds no recipe to build its model from")
-    return stored["model"], specs_from(stored["specs"]), checkpoint["state_dict"]
-
-
-def specs_from(stored: dict[str, Any]) -> dict[str, DataSpec]:
-    return {name: DataSpec.from_dict(values) for name, values in stored.items()}
+    return stored["model"], DataSpec.from_dicts(stored["specs"]), checkpoint["state_dict"]
 
 
 def build(recipe: dict[str, Any], trust: Sequence[str] = ()) -> Classification:
@@ -124,7 +120,7 @@ def read_export(folder: Path) -> tuple[dict[str, Any], dict[str, DataSpec], dict
 
     try:
         config = json.loads((folder / CONFIG).read_text())
-        return config["model"], specs_from(config["specs"]), dict(load_file(folder / WEIGHTS))
+        return config["model"], DataSpec.from_dicts(config["specs"]), dict(load_file(folder / WEIGHTS))
     except (ValueError, KeyError, TypeError, AttributeError, SafetensorError, FileNotFoundError) as error:
         reason = " ".join(str(error).split())
         raise InputError(f"{folder} is not a whole export ({CONFIG} and {WEIGHTS}): {reason}") from error

@@ -27,3 +27,7 @@ class DataSpec:
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "DataSpec":
         return cls(**{**values, "classes": tuple(values["classes"])})
+
+    @classmethod
+    def from_dicts(cls, values: dict[str, dict[str, Any]]) -> "dict[str, DataSpec]":
+        return {name: cls.from_dict(one) for name, one in values.items()}

@@ -2,6 +2,7 @@
 
 import difflib
 import importlib
+import os
 import signal
 import sys
 import threading
@@ -53,7 +54,9 @@ def main(argv: list[str] | None = None) -> int:
     interrupts: list[int] = []
     try:
         with noted(interrupts):
-            return run_command(words)
+            code = run_command(words)
+            sys.stdout.flush()
+            return code
     except InputError as error:
         print(f"mmeff: error: {last_line(error)}", file=sys.stderr)
         return 2
@@ -63,6 +66,9 @@ def main(argv: list[str] | None = None) -> int:
     except Interrupted as stop:
         print(f"mmeff: {stop}", file=sys.stderr)
         return stop.code
+    except BrokenPipeError:  # `mmeff list | head` has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + signal.SIGPIPE
     except OSError as error:
         where = f": {error.filename}" if error.filename else ""
         print(

@@ -20,7 +20,7 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveCon
 from mmeff.cli.curves import loggers
 from mmeff.cli.progress import EpochLines
 from mmeff.cli.recipe import Recipe, compose
-from mmeff.data import ClassificationData
+from mmeff.data import ClassificationData, collate
 from mmeff.errors import InputError, shorten
 from mmeff.tasks import Classification
 from mmeff.tasks.report import TestReport
@@ -56,11 +56,16 @@ class Cli(LightningCLI):
     def after_instantiate_classes(self) -> None:
         assert isinstance(self.model, Classification) and isinstance(self.datamodule, ClassificationData)
         self.model.recipe = self.recipe
-        fitting = self.subcommand == "fit"
         self.datamodule.setup(self.subcommand)
-        samples = self.datamodule.fit_sample() if fitting else None
+        # A checkpoint brings what the tokenizers learnt.
+        new = self.subcommand == "fit" and self.config_init.fit.ckpt_path is None
+        samples = self.datamodule.fit_sample() if new else {}
         with as_input_error("the recipe cannot be built"):
-            self.model.prepare(self.datamodule.specs, samples)
+            self.model.prepare(self.datamodule.specs, samples or None)
+        with as_input_error("the model cannot take this data"):
+            self.model.try_out(
+                {task: collate(task, self.datamodule.specs[task], raw[:2]) for task, raw in samples.items()}
+            )
         millions = sum(p.numel() for p in self.model.parameters()) / 1e6
         print(self.datamodule.summary())
         print(f"{type(self.model.backbone).__name__}: {millions:.2f} M parameters in all")

@@ -83,6 +83,15 @@ class Classification(LightningModule, ABC):
                 setattr(self, f"{stage}_{name}", metrics(spec))
         self.specs = dict(specs)
 
+    @torch.no_grad()
+    def try_out(self, batches: dict[str, dict[str, Any]]) -> None:
+        """One pass over a batch of each task: what cannot work is known before training starts."""
+        was_training = self.training
+        self.eval()
+        for task, batch in batches.items():
+            self(task, batch[self.specs[task].modality], batch.get("lengths"))
+        self.train(was_training)
+
     def forward(self, task: str, raw: Any, lengths: Tensor | None = None) -> Tensor:
         """Raw batch of one task -> logits (B, classes)."""
         return self.heads[task](self.backbone(self.tokenizers[task](raw, lengths)))
@@ -175,7 +184,7 @@ class Classification(LightningModule, ABC):
         stored = checkpoint.get("mmeff")
         if stored is None:
             raise InputError("this checkpoint was not written by mmeff: it holds no class names and no recipe")
-        specs = {name: DataSpec.from_dict(values) for name, values in stored["specs"].items()}
+        specs = DataSpec.from_dicts(stored["specs"])
         if self.specs and specs != self.specs:
             raise InputError(different_data(specs, self.specs))
         check_keys(checkpoint["state_dict"], self.state_dict())

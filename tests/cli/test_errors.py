@@ -1,6 +1,8 @@
 """Whatever is wrong with data, a recipe, a checkpoint or a command: an exit code, and one line that names it."""
 
 import pickle
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -468,3 +470,29 @@ Parser key "data":
 )
 def test_the_innermost_reason_is_left_of_a_long_message(message, short):
     assert shorten(message) == short
+
+
+def test_a_model_that_cannot_take_the_data_says_so_before_training(fit, fails, sounds, here):
+    short = '{"class_path": "mmeff.tokenizers.LearnedPositions", "init_args": {"grid": [1, 8]}}'
+    words = fit("audio", sounds(here / "data"), "--model.tokenizer.positions", short)
+    fails(words, "the model cannot take this data: ")
+    assert not list(here.rglob("*.ckpt"))
+
+
+def test_a_resumed_run_reads_no_sample_for_its_tokenizers(fit, trained, monkeypatch):
+    from mmeff.data import ImageData
+
+    monkeypatch.setattr(ImageData, "fit_sample", lambda self: pytest.fail("read the sample again"))
+    again = ["--ckpt_path", str(trained["image"]), "--trainer.max_epochs", "2"]
+    assert main(fit("image", trained["data"] / "photos", *again)) == 0
+
+
+def test_a_reader_that_has_seen_enough():
+    code = "import sys; from mmeff.cli import main; sys.exit(main(['list']))"
+    done = subprocess.run(
+        ["bash", "-c", f'"$0" -c "{code}" | head -1; exit ${{PIPESTATUS[0]}}', sys.executable],
+        capture_output=True,
+        text=True,
+    )
+    assert (done.stdout, done.stderr) == ("recipes:\n", "")
+    assert done.returncode == 141
