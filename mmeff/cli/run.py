@@ -58,7 +58,7 @@ class Cli(LightningCLI):
         self.model.recipe = self.recipe
         self.datamodule.setup(self.subcommand)
         # A checkpoint brings what the tokenizers learnt.
-        new = self.subcommand == "fit" and self.config_init.fit.ckpt_path is None
+        new = self.subcommand == "fit" and self.config_init["fit"].ckpt_path is None
         samples = self.datamodule.fit_sample() if new else {}
         with as_input_error("the recipe cannot be built"):
             self.model.prepare(self.datamodule.specs, samples or None)
