@@ -24,7 +24,7 @@ from mmeff.data import ClassificationData, collate
 from mmeff.errors import InputError, shorten
 from mmeff.tasks import Classification
 from mmeff.tasks.report import TestReport
-from mmeff.tasks.safety import NaNGuard, RandomState, StopOnInterrupt, handlers_kept
+from mmeff.tasks.safety import BestCheckpoint, NaNGuard, RandomState, StopOnInterrupt, handlers_kept
 
 
 class Cli(LightningCLI):
@@ -172,7 +172,7 @@ def run_callbacks(run: Path, command: str, trainer: dict[str, Any]) -> list[Call
         NaNGuard(run / "last_good.ckpt"),
         StopOnInterrupt(run / "last.ckpt"),
         *([LearningRateMonitor("step")] if logs else []),
-        ModelCheckpoint(run, "best", monitor="val/score", mode="max", enable_version_counter=False),
+        BestCheckpoint(run),
         ModelCheckpoint(**last, every_n_epochs=1, save_on_train_epoch_end=True),
         ModelCheckpoint(**last, train_time_interval=timedelta(minutes=1)),
     ]

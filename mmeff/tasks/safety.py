@@ -14,10 +14,25 @@ from typing import Any
 import numpy as np
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 from torch import Tensor, nn
 
 from mmeff.errors import InputError, Interrupted, TrainingError
+
+
+class BestCheckpoint(ModelCheckpoint):
+    """Keeps best.ckpt, the weights of the highest val/score; of equal ones the latest.
+
+    A small validation set saturates within a few epochs, long before the weights are at their best.
+    """
+
+    def __init__(self, folder: Path):
+        super().__init__(folder, "best", monitor="val/score", mode="max", enable_version_counter=False)
+
+    def check_monitor_top_k(self, trainer: Trainer, current: Tensor | None = None) -> bool:
+        equal = current is not None and bool(current == self.best_model_score)
+        return equal or super().check_monitor_top_k(trainer, current)
 
 
 class RandomState(Callback):
