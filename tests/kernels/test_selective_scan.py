@@ -3,14 +3,19 @@
 import itertools
 import subprocess
 import sys
+from typing import Any, Literal
 
 import pytest
 import torch
 from torch import Tensor
 
-from mmeff_kernels.selective_scan import blocked, selective_scan, selective_scan_reference
-
-NAMES = ("x", "dt", "A", "B", "C", "D")
+from mmeff_kernels.selective_scan import (
+    blocked,
+    selective_scan,
+    selective_scan_fn,
+    selective_scan_reference,
+    selective_scan_step,
+)
 
 
 def inputs(L: int, N: int, rows: int = 3, channels: int = 6, decay: float = 1.0) -> dict[str, Tensor]:
@@ -50,39 +55,128 @@ def reverse(request: pytest.FixtureRequest) -> bool:
 @pytest.mark.parametrize(("L", "N"), [(1, 1), (2, 3), (9, 4)])
 def test_reference_is_the_dense_matrix(L: int, N: int, reverse: bool) -> None:
     tensors = inputs(L, N, rows=2, channels=2)
-    torch.testing.assert_close(selective_scan_reference(**tensors, reverse=reverse), dense(**tensors, reverse=reverse))
+    y, _ = selective_scan_reference(**tensors, reverse=reverse)
+    torch.testing.assert_close(y, dense(**tensors, reverse=reverse))
+
+
+def with_all(tensors: dict[str, Tensor], groups: int = 2) -> dict[str, Tensor]:
+    """The same with a gate, a bias of dt, an initial state, and B and C in groups."""
+    generator = torch.Generator().manual_seed(7)
+    rows, L, channels = tensors["x"].shape
+    N = tensors["A"].shape[1]
+
+    def draw(*shape: int) -> Tensor:
+        return torch.randn(*shape, generator=generator).double().requires_grad_()
+
+    return {
+        **tensors,
+        "dt": draw(rows, L, channels),
+        "B": draw(rows, L, groups, N),
+        "C": draw(rows, L, groups, N),
+        "z": draw(rows, L, channels),
+        "dt_bias": draw(channels),
+        "initial_state": draw(rows, channels, N),
+    }
 
 
 def test_reference_passes_gradcheck(reverse: bool) -> None:
-    tensors = inputs(4, 2, rows=2, channels=2)
+    tensors = with_all(inputs(4, 2, rows=2, channels=2))
 
-    def scan(*values: Tensor) -> Tensor:
-        named = dict(zip(NAMES, values, strict=True))
-        return selective_scan_reference(**named, reverse=reverse, lengths=torch.tensor([4, 3]))
+    def scan(*values: Tensor) -> tuple[Tensor, Tensor]:
+        named = dict(zip(tensors, values, strict=True))
+        return selective_scan_reference(**named, dt_softplus=True, reverse=reverse, lengths=torch.tensor([4, 3]))
 
     assert torch.autograd.gradcheck(scan, tuple(tensors.values()))
 
 
+def test_a_gate_a_bias_and_groups_are_what_they_say(reverse: bool) -> None:
+    t = with_all(inputs(5, 3))
+    y, state = selective_scan_reference(**t, dt_softplus=True, reverse=reverse)
+    dt = torch.nn.functional.softplus(t["dt"] + t["dt_bias"])
+    for g, own in enumerate((slice(0, 3), slice(3, 6))):
+        half, half_state = selective_scan_reference(
+            t["x"][..., own], dt[..., own], t["A"][own], t["B"][:, :, g], t["C"][:, :, g], t["D"][own],
+            initial_state=t["initial_state"][:, own], reverse=reverse,
+        )  # fmt: skip
+        torch.testing.assert_close(y[..., own], half * t["z"][..., own] * t["z"][..., own].sigmoid())
+        torch.testing.assert_close(state[:, own], half_state)
+
+
 def test_reference_of_a_padded_row_is_the_reference_of_the_shorter_row(reverse: bool) -> None:
-    tensors = inputs(7, 3)
-    y = selective_scan_reference(**tensors, reverse=reverse, lengths=torch.tensor([7, 4, 1]))
+    tensors = with_all(inputs(7, 3))
+    y, state = selective_scan_reference(**tensors, reverse=reverse, lengths=torch.tensor([7, 4, 1]))
     for row, length in enumerate((7, 4, 1)):
-        short = {k: v[row : row + 1, :length] if v.dim() == 3 else v for k, v in tensors.items()}
-        torch.testing.assert_close(y[row : row + 1, :length], selective_scan_reference(**short, reverse=reverse))
+        short = {k: v[row : row + 1, :length] if v.shape[:2] == (3, 7) else v for k, v in tensors.items()}
+        short["initial_state"] = tensors["initial_state"][row : row + 1]
+        expected, last = selective_scan_reference(**short, reverse=reverse)
+        torch.testing.assert_close(y[row : row + 1, :length], expected)
+        torch.testing.assert_close(state[row : row + 1], last)
         assert (y[row, length:] == 0).all()
 
 
-def errors(tensors: dict[str, Tensor], dtype: torch.dtype, **options) -> dict[str, float]:
-    """Relative Frobenius error of y and of every gradient against the reference in float64."""
+def packed(tensors: dict[str, Tensor], lengths: list[int]) -> tuple[dict[str, Tensor], Tensor]:
+    """The rows of `tensors`, cut to their lengths, one after the other; and where each begins and ends."""
+    rows = {
+        name: torch.cat([t[row, :length] for row, length in enumerate(lengths)])[None]
+        for name, t in tensors.items()
+        if name in ("x", "dt", "B", "C", "z")
+    }
+    return {**tensors, **rows}, torch.tensor([0, *itertools.accumulate(lengths)])
+
+
+@pytest.mark.parametrize("impl", ["reference", "torch"])
+def test_packed_rows_are_padded_rows(impl: Literal["reference", "torch"], reverse: bool) -> None:
+    tensors, lengths = with_all(inputs(7, 3)), [7, 4, 1]
+    y, state = selective_scan(
+        **tensors, dt_softplus=True, lengths=torch.tensor(lengths), return_final_state=True, impl=impl, reverse=reverse
+    )
+    rows, cu_seqlens = packed(tensors, lengths)
+    y_packed, state_packed = selective_scan(
+        **rows, dt_softplus=True, cu_seqlens=cu_seqlens, return_final_state=True, impl=impl, reverse=reverse
+    )
+    torch.testing.assert_close(y_packed[0], torch.cat([y[row, :length] for row, length in enumerate(lengths)]))
+    torch.testing.assert_close(state_packed, state)
+
+
+def test_a_scan_goes_on_from_its_last_state() -> None:
+    tensors = with_all(inputs(9, 3))
+    whole, last = selective_scan(**tensors, dt_softplus=True, return_final_state=True)
+    state, ys = tensors["initial_state"], []
+    for part in (slice(0, 4), slice(4, 5), slice(5, 9)):
+        cut = {name: t[:, part] if t.shape[:2] == (3, 9) else t for name, t in tensors.items()}
+        y, state = selective_scan(**{**cut, "initial_state": state}, dt_softplus=True, return_final_state=True)
+        ys.append(y)
+    torch.testing.assert_close(torch.cat(ys, 1), whole)
+    torch.testing.assert_close(state, last)
+
+
+def test_steps_are_the_scan() -> None:
+    tensors = with_all(inputs(6, 3))
+    whole, last = selective_scan(**tensors, dt_softplus=True, return_final_state=True)
+    state = tensors.pop("initial_state")
+    for t in range(6):
+        now = {name: v[:, t] if v.shape[:2] == (3, 6) else v for name, v in tensors.items()}
+        y, state = selective_scan_step(state, **now, dt_softplus=True)
+        torch.testing.assert_close(y, whole[:, t])
+    torch.testing.assert_close(state, last)
+
+
+def errors(tensors: dict[str, Tensor], dtype: torch.dtype, **options: Any) -> dict[str, float]:
+    """Relative Frobenius error of y, the last state and of every gradient against the reference in float64."""
     low = {name: tensor.detach().to(dtype).requires_grad_() for name, tensor in tensors.items()}
-    y, expected = selective_scan(**low, **options), selective_scan_reference(**tensors, **options)
-    weight = torch.randn(y.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
-    got = (y, *torch.autograd.grad(y, tuple(low.values()), weight.to(dtype)))
-    want = (expected, *torch.autograd.grad(expected, tuple(tensors.values()), weight))
+    got, want = (
+        selective_scan(**low, **options, return_final_state=True),
+        selective_scan_reference(**tensors, **options),
+    )
+    weights = [torch.randn(t.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(1)) for t in want]
+    got_grads = torch.autograd.grad(
+        got, tuple(low.values()), [w.to(t.dtype) for w, t in zip(weights, got, strict=True)]
+    )
+    want_grads = torch.autograd.grad(want, tuple(tensors.values()), weights)
     # A state that never passes on has a gradient of exactly 0 for A.
     return {
         name: ((a - b).norm() / (b.norm() if b.any() else 1)).item()
-        for name, a, b in zip(("y", *NAMES), got, want, strict=True)
+        for name, a, b in zip(("y", "state", *tensors), (*got, *got_grads), (*want, *want_grads), strict=True)
     }
 
 
@@ -95,6 +189,8 @@ def test_torch_path_is_the_reference(
     monkeypatch.setattr(blocked, "_BLOCK", block)
     for lengths in (None, torch.tensor([L, max(1, L // 2), 1])):
         found = errors(inputs(L, N), torch.float32, reverse=reverse, lengths=lengths)
+        assert max(found.values()) <= 1e-5, found
+        found = errors(with_all(inputs(L, N)), torch.float32, dt_softplus=True, reverse=reverse, lengths=lengths)
         assert max(found.values()) <= 1e-5, found
 
 
@@ -197,6 +293,21 @@ def test_what_cannot_be_done_is_said() -> None:
         selective_scan(**tensors, lengths=torch.tensor([5, 5]))
     with pytest.raises(ValueError, match="nothing to scan"):
         selective_scan(**inputs(0, 2))
+    for name, value, message in (
+        ("lengths", torch.tensor([5, 6, 1]), r"lengths must lie between 0 and L = 5, not \[5, 6, 1\]"),
+        ("lengths", torch.ones(3), "lengths cannot be torch.float32"),
+        ("D", torch.ones(6, dtype=torch.int64), "D cannot be torch.int64"),
+        ("B", torch.randn(3, 5, 4, 2), r"the 4 groups of B \(3, 5, 4, 2\) do not divide the 6 channels"),
+        ("z", torch.randn(3, 5, 2), r"z must be \(3, 5, 6\)"),
+        ("initial_state", torch.randn(3, 2, 6), r"initial_state must be \(3, 6, 2\)"),
+        ("cu_seqlens", torch.tensor([0, 5]), r"with cu_seqlens x must be \(1, L, D\), not \(3, 5, 6\)"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            selective_scan(**{**tensors, name: value})
+    row = inputs(5, 2, rows=1)
+    for ends in ([0, 4], [1, 5], [0, 3, 3, 5], [5]):
+        with pytest.raises(ValueError, match="cu_seqlens must be integers that rise from 0 to L = 5"):
+            selective_scan(**row, cu_seqlens=torch.tensor(ends))
 
 
 def test_the_package_stands_alone() -> None:
@@ -214,3 +325,36 @@ def test_bench_prints_a_line_a_shape(monkeypatch: pytest.MonkeyPatch, capsys: py
     out = capsys.readouterr().out.splitlines()
     assert f"torch {torch.__version__}" in out[0]
     assert [line.split("  ")[0].strip() for line in out[2:]] == ["(1, 4, 3, 2)", "(2, 3, 4, 1)"]
+
+
+@pytest.mark.parametrize("constant", [(), ("B",), ("C",), ("B", "C")], ids="-".join)
+def test_the_drop_in_takes_upstreams_layout(constant: tuple[str, ...]) -> None:
+    t = with_all(inputs(7, 3), groups=2)
+    del t["initial_state"]
+    first = {name: t[name].mT for name in ("x", "dt", "z")}
+    theirs = {name: torch.randn(6, 3, dtype=torch.float64) if name in constant else t[name] for name in "BC"}
+    given = {name: value if name in constant else value.permute(0, 2, 3, 1) for name, value in theirs.items()}
+    y, state = selective_scan_fn(
+        first["x"], first["dt"], t["A"], given["B"], given["C"], t["D"], first["z"], t["dt_bias"],
+        delta_softplus=True, return_last_state=True,
+    )  # fmt: skip
+    # One group a channel holds weights that differ between channels but not in time.
+    ours = {
+        name: (value.expand(3, 7, 6, 3) if name in constant else (value.repeat_interleave(3, 2) if constant else value))
+        for name, value in theirs.items()
+    }
+    expected, last = selective_scan_reference(**{**t, **ours}, dt_softplus=True)
+    torch.testing.assert_close(y, expected.mT)
+    torch.testing.assert_close(state, last)
+    alone = selective_scan_fn(first["x"], first["dt"].exp(), t["A"], given["B"], given["C"])
+    assert isinstance(alone, Tensor) and alone.shape == first["x"].shape
+
+
+def test_the_drop_in_takes_weights_without_a_group_axis() -> None:
+    t = inputs(7, 3)
+    y = selective_scan_fn(t["x"].mT, t["dt"].mT, t["A"], t["B"].mT, t["C"].mT, t["D"])
+    torch.testing.assert_close(y, selective_scan_reference(**t)[0].mT)
+    with pytest.raises(ValueError, match=r"u must be \(B, D, L\)"):
+        selective_scan_fn(t["x"][0], t["dt"], t["A"], t["B"], t["C"])
+    with pytest.raises(ValueError, match="complex"):
+        selective_scan_fn(t["x"].mT, t["dt"].mT, t["A"] * 1j, t["B"].mT, t["C"].mT)

@@ -9,6 +9,7 @@ Inside, time comes first and channels last, (T, B, N, D): broadcasts run over co
 states or channels is a batched matrix product.
 """
 
+import math
 from typing import Any
 
 import torch
@@ -20,35 +21,48 @@ _BLOCK = 1 << 20
 
 
 class BlockedScan(torch.autograd.Function):
-    """x, dt (B, L, D), A (D, N), B and C (B, L, N), all of one floating dtype, reverse: bool -> y (B, L, D)."""
+    """x, dt (B, L, D), A (1 or B, N, D), B and C (B, L, N), state (B, N, D), all of one floating dtype, reverse: bool
+    -> y (B, L, D), the last state (B, N, D)."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, reverse: bool) -> Tensor:
+    def forward(
+        ctx: Any, x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, state: Tensor, reverse: bool
+    ) -> tuple[Tensor, Tensor]:
         x, dt, B, C = (tensor.transpose(0, 1).contiguous() for tensor in (x, dt, B, C))
-        A = A.t().contiguous()
+        A = A.contiguous()
         dtx = dt * x
         y = torch.empty_like(x)
         blocks, a, h = _workspace(dtx, A, reverse)
-        starts = h.new_zeros(len(blocks), *h.shape[1:])
-        state = starts[0]
+        starts = h.new_empty(len(blocks), *h.shape[1:])
         for start, block in zip(starts, blocks, strict=True):
             start.copy_(state)
             now, _, state = _states(a, h, start, dt[block], dtx[block], A, B[block], reverse)
             y[block] = _sum_states(C[block], now)
         ctx.save_for_backward(x, dt, dtx, A, B, C, starts)
         ctx.reverse = reverse
-        return y.transpose(0, 1)
+        return y.transpose(0, 1), state.clone()
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, gy: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
+    def backward(  # pyright: ignore[reportIncompatibleMethodOverride]
+        ctx: Any, gy: Tensor, g_state: Tensor
+    ) -> tuple[Tensor | None, ...]:
         # Autocast would turn the matrix products into bf16, in a backward pass that runs inside it too.
         with torch.autocast(gy.device.type, enabled=False):
-            return *_gradients(ctx.reverse, gy, *ctx.saved_tensors), None
+            return *_gradients(ctx.reverse, gy, g_state, *ctx.saved_tensors), None
 
 
 def _gradients(
-    reverse: bool, gy: Tensor, x: Tensor, dt: Tensor, dtx: Tensor, A: Tensor, B: Tensor, C: Tensor, starts: Tensor
+    reverse: bool,
+    gy: Tensor,
+    g_state: Tensor,
+    x: Tensor,
+    dt: Tensor,
+    dtx: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    starts: Tensor,
 ) -> tuple[Tensor, ...]:
     """With a_t = exp(dt_t A), g_t = dLoss/dh_t = C_t gy_t + a_{t+1} g_{t+1} and q_t = g_t a_t h_{t-1}:
 
@@ -57,7 +71,7 @@ def _gradients(
     """
     gy = gy.transpose(0, 1).contiguous()
     g_dtx, g_dt, g_B, g_C = (torch.empty_like(tensor) for tensor in (dtx, dt, B, C))
-    g_A, g_start = torch.zeros_like(A), torch.zeros_like(starts[0])
+    g_A, g_start = torch.zeros_like(A), g_state.clone(memory_format=torch.contiguous_format)
     blocks, a_buffer, h = _workspace(dtx, A, reverse)
     g_buffer = torch.empty_like(a_buffer)
     for start, block in zip(reversed(starts.unbind(0)), reversed(blocks), strict=True):
@@ -76,19 +90,19 @@ def _gradients(
         g_B[block] = _sum_channels(dtx[block], g)
         g_C[block] = _sum_channels(gy[block], now)
         q = a.mul_(before).mul_(g)
-        g_A += torch.mul(q, dt[block][:, :, None], out=g).sum((0, 1))
+        g_A += torch.mul(q, dt[block][:, :, None], out=g).sum((0, 1) if len(A) == 1 else 0)
         torch.sum(q.mul_(A), 2, out=g_dt[block])
     g_dt.addcmul_(g_dtx, x)
     g_x = g_dtx.mul_(dt)
-    return g_x.transpose(0, 1), g_dt.transpose(0, 1), g_A.t(), g_B.transpose(0, 1), g_C.transpose(0, 1)
+    return g_x.transpose(0, 1), g_dt.transpose(0, 1), g_A, g_B.transpose(0, 1), g_C.transpose(0, 1), g_start
 
 
 def _workspace(dtx: Tensor, A: Tensor, reverse: bool) -> tuple[list[slice], Tensor, Tensor]:
     """Slices of time in the order of the scan, a buffer for the decays of one and one for its T + 1 states."""
-    L, rows, channels = dtx.shape
-    T = max(1, min(L, _BLOCK // (rows * A.numel())))
+    L, rows, _ = dtx.shape
+    state = (rows, *A.shape[1:])
+    T = max(1, min(L, _BLOCK // math.prod(state)))
     blocks = [slice(start, min(start + T, L)) for start in range(0, L, T)]
-    state = (rows, len(A), channels)
     return blocks[::-1] if reverse else blocks, dtx.new_empty(T, *state), dtx.new_empty(T + 1, *state)
 
 

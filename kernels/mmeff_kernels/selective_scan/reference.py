@@ -1,6 +1,9 @@
 """The definition of the selective scan: one step after the other, in any dtype."""
 
+from itertools import pairwise
+
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 
@@ -12,37 +15,76 @@ def selective_scan_reference(
     C: Tensor,
     D: Tensor | None = None,
     *,
+    z: Tensor | None = None,
+    dt_bias: Tensor | None = None,
+    dt_softplus: bool = False,
     reverse: bool = False,
     lengths: Tensor | None = None,
-) -> Tensor:
+    cu_seqlens: Tensor | None = None,
+    initial_state: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
     """Selective scan (S6), per channel d with N states:
 
-        h_t = exp(dt_t A) h_{t-1} + dt_t B_t x_t,    y_t = C_t h_t + D x_t,    h before the first token = 0
+        h_t = exp(dt_t A) h_{t-1} + dt_t B_t x_t,    y_t = (C_t h_t + D x_t) silu(z_t)
 
-    x, dt    (B, L, D), dt >= 0
-    A        (D, N), A <= 0
-    B, C     (B, L, N), shared by the channels
-    D        (D,) or None
-    reverse  the same from the last token to the first: h_t = exp(dt_t A) h_{t+1} + dt_t B_t x_t
-    lengths  (B,) tokens at t >= lengths[b] do not exist: no state starts or changes there, y is 0
-
-    Returns y (B, L, D). Computes in the promoted dtype of the inputs.
+    See `selective_scan` for the arguments and shapes. Returns y (B, L, D) and the last state (B, D, N), in the promoted
+    dtype of the inputs.
 
     Source: Gu and Dao, Mamba, arXiv 2312.00752, Algorithm 2, with Euler's rule for B as in all released models.
     """
+    if cu_seqlens is not None:
+        return _packed(cu_seqlens, initial_state, x, dt, A, B, C, D, z, dt_bias, dt_softplus, reverse)
     L = x.shape[1]
+    dt = dt if dt_bias is None else dt + dt_bias
+    dt = F.softplus(dt) if dt_softplus else dt
+    B, C = (_per_channel(weights, x.shape[2]) for weights in (B, C))
     # unbind, not indexing: the gradient of an index fills a whole (B, L, D) tensor at every step.
     steps = [tensor.unbind(1) for tensor in (x, dt, B, C)]
-    h = x.new_zeros(x.shape[0], *A.shape)
+    h = x.new_zeros(x.shape[0], *A.shape) if initial_state is None else initial_state
     ys: list[Tensor] = [x.new_empty(0)] * L
     for t in reversed(range(L)) if reverse else range(L):
         x_t, dt_t, B_t, C_t = (step[t] for step in steps)
-        h_next = torch.exp(dt_t[:, :, None] * A) * h + (dt_t * x_t)[:, :, None] * B_t[:, None, :]
-        y = (h_next * C_t[:, None, :]).sum(-1)
+        h_next = torch.exp(dt_t[:, :, None] * A) * h + (dt_t * x_t)[:, :, None] * B_t
+        y = (h_next * C_t).sum(-1)
         y = y if D is None else y + D * x_t
         if lengths is None:
             h, ys[t] = h_next, y
         else:
             real = (t < lengths)[:, None]
             h, ys[t] = torch.where(real[..., None], h_next, h), torch.where(real, y, 0)
-    return torch.stack(ys, dim=1)
+    y = torch.stack(ys, dim=1)
+    return (y if z is None else y * F.silu(z)), h
+
+
+def _per_channel(weights: Tensor, channels: int) -> Tensor:
+    """(B, L, N) or (B, L, G, N) -> (B, L, 1 or D, N): group g serves the channels g D / G to (g + 1) D / G - 1."""
+    return weights[:, :, None] if weights.dim() == 3 else weights.repeat_interleave(channels // weights.shape[2], 2)
+
+
+def _packed(
+    cu_seqlens: Tensor,
+    initial_state: Tensor | None,
+    x: Tensor,
+    dt: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor | None,
+    z: Tensor | None,
+    dt_bias: Tensor | None,
+    dt_softplus: bool,
+    reverse: bool,
+) -> tuple[Tensor, Tensor]:
+    """Sequences one after the other in one row: each is scanned alone."""
+    ends = cu_seqlens.tolist()
+    ys, states = [], []
+    for i, (start, end) in enumerate(pairwise(ends)):
+        one = [None if tensor is None else tensor[:, start:end] for tensor in (x, dt, B, C, z)]
+        y, state = selective_scan_reference(
+            *one[:2], A, *one[2:4], D,  # type: ignore[arg-type]
+            z=one[4], dt_bias=dt_bias, dt_softplus=dt_softplus, reverse=reverse,
+            initial_state=None if initial_state is None else initial_state[i : i + 1],
+        )  # fmt: skip
+        ys.append(y)
+        states.append(state)
+    return torch.cat(ys, 1), torch.cat(states)
