@@ -1,5 +1,6 @@
 """The public selective scan."""
 
+import os
 from itertools import pairwise
 from typing import Literal, get_args, overload
 
@@ -10,7 +11,10 @@ from torch import Tensor
 from .blocked import BlockedScan
 from .reference import selective_scan_reference
 
-Impl = Literal["auto", "torch", "reference"]
+#: States a channel that a tile of the Triton kernels holds.
+LARGEST_STATE = 256
+
+Impl = Literal["auto", "triton", "torch", "reference"]
 
 
 @overload
@@ -87,15 +91,15 @@ def selective_scan(
     cu_seqlens     (S + 1,) integers: S sequences lie one after the other in the one row of x (1, L, D), sequence s from
                    cu_seqlens[s] to cu_seqlens[s + 1] - 1; each is scanned alone
     initial_state  (B, D, N), for packed sequences (S, D, N): h before the first token (reverse: after the last)
-    impl           "torch": blocks of time steps, gradient by hand. "reference": the definition, step by step.
-                   "auto": "torch". A named one never falls back to another.
+    impl           "triton": fused kernels on CUDA. "torch": blocks of time steps, gradient by hand. "reference": the
+                   definition, step by step. "auto": "torch". A named one never falls back to another.
 
     Returns y (B, L, D) in x's dtype; with `return_final_state` also the state after the last real token scanned, shaped
-    like `initial_state`. "torch" computes in fp32, in fp64 if any input is fp64, under autocast too, and so is the
-    state; "reference" computes in the promoted dtype of the inputs. Gradients for every tensor of floating point, the
-    states included; first order only with "torch".
+    like `initial_state`. "triton" and "torch" compute in fp32, under autocast too, and so is the state; "torch" in fp64 if any
+    input is; "reference" in the promoted dtype of the inputs. Gradients for every tensor of floating point, the states
+    included; first order only with "triton" and "torch".
 
-    ValueError if the shapes do not fit together or `impl` does not exist.
+    ValueError if the shapes do not fit together, or if `impl` does not exist or cannot serve these tensors.
     """
     _check(x, dt, A, B, C, D, z, dt_bias, lengths, cu_seqlens, initial_state, impl)
     if impl == "reference":
@@ -110,14 +114,12 @@ def selective_scan(
     rows = [x, dt, B, C, z]
     if packing is not None:
         rows, lengths = [None if tensor is None else packing.pad(tensor) for tensor in rows], packing.lengths
-    if lengths is not None:
-        rows = [None if tensor is None else _without_padding(tensor, lengths) for tensor in rows]
-    given = [*rows, A, D, dt_bias, initial_state]
-    double = any(tensor is not None and tensor.dtype == torch.float64 for tensor in given)
-    wide = [None if tensor is None else tensor.to(torch.float64 if double else torch.float32) for tensor in given]
+    run = _triton if impl == "triton" else _torch
     with torch.autocast(x.device.type, enabled=False):
-        y, state = _scan(*wide, dt_softplus=dt_softplus, reverse=reverse, lengths=lengths)  # type: ignore[arg-type]
-    y = (y if packing is None else packing.unpad(y)).to(x.dtype)
+        y, state = run(
+            *rows, A, D, dt_bias, initial_state, dt_softplus=dt_softplus, reverse=reverse, lengths=lengths,
+        )  # fmt: skip
+    y = y if packing is None else packing.unpad(y)
     return (y, state) if return_final_state else y
 
 
@@ -145,7 +147,7 @@ def selective_scan_step(
     return y[:, 0], state
 
 
-def _scan(
+def _triton(
     x: Tensor,
     dt: Tensor,
     B: Tensor,
@@ -160,29 +162,59 @@ def _scan(
     reverse: bool,
     lengths: Tensor | None,
 ) -> tuple[Tensor, Tensor]:
-    """All of one dtype. Padding holds zeros; dt is made 0 there, with which the state passes unchanged."""
+    from .kernel import TritonScan
+
+    B, C = (weights[:, :, None] if weights.dim() == 3 else weights for weights in (B, C))
+    A, D, dt_bias, state = (None if tensor is None else tensor.float() for tensor in (A, D, dt_bias, state))
+    lengths = None if lengths is None else lengths.to(x.device)
+    return TritonScan.apply(x, dt, A, B, C, D, z, dt_bias, state, lengths, dt_softplus, reverse)
+
+
+def _torch(
+    x: Tensor,
+    dt: Tensor,
+    B: Tensor,
+    C: Tensor,
+    z: Tensor | None,
+    A: Tensor,
+    D: Tensor | None,
+    dt_bias: Tensor | None,
+    state: Tensor | None,
+    *,
+    dt_softplus: bool,
+    reverse: bool,
+    lengths: Tensor | None,
+) -> tuple[Tensor, Tensor]:
+    dtype = x.dtype
+    rows = [x, dt, B, C, z]
+    if lengths is not None:
+        rows = [None if tensor is None else _without_padding(tensor, lengths) for tensor in rows]
+    given = [*rows, A, D, dt_bias, state]
+    double = any(tensor is not None and tensor.dtype == torch.float64 for tensor in given)
+    x, dt, B, C, z, A, D, dt_bias, state = (
+        None if tensor is None else tensor.to(torch.float64 if double else torch.float32) for tensor in given
+    )
     dt = dt if dt_bias is None else dt + dt_bias
     dt = F.softplus(dt) if dt_softplus else dt
     if lengths is not None and (dt_softplus or dt_bias is not None):
-        dt = _without_padding(dt, lengths)
-    rows, _, channels = x.shape
+        dt = _without_padding(dt, lengths)  # a step of 0 passes the state on unchanged
+    count, _, channels = x.shape
     groups = 1 if B.dim() == 3 else B.shape[2]
     if state is None:
-        state = x.new_zeros(rows, *A.shape)
-    h = state.unflatten(1, (groups, -1)).flatten(0, 1).mT
+        state = x.new_zeros(count, *A.shape)
     y, h = BlockedScan.apply(
         _split_channels(x, groups),
         _split_channels(dt, groups),
-        A.unflatten(0, (groups, -1)).mT.repeat(rows if groups > 1 else 1, 1, 1),
+        A.unflatten(0, (groups, -1)).mT.repeat(count if groups > 1 else 1, 1, 1),
         _split_groups(B, groups),
         _split_groups(C, groups),
-        h,
+        state.unflatten(1, (groups, -1)).flatten(0, 1).mT,
         reverse,
     )
-    y = y.unflatten(0, (rows, groups)).transpose(1, 2).flatten(2)
+    y = y.unflatten(0, (count, groups)).transpose(1, 2).flatten(2)
     y = y if D is None else torch.addcmul(y, x, D)
     y = y if z is None else y * F.silu(z)
-    return y, h.mT.unflatten(0, (rows, groups)).reshape(rows, channels, -1)
+    return y.to(dtype), h.mT.unflatten(0, (count, groups)).reshape(count, channels, -1)
 
 
 def _split_channels(x: Tensor, groups: int) -> Tensor:
@@ -235,8 +267,7 @@ def _check(
     impl: str,
 ) -> None:
     if impl not in get_args(Impl):
-        hint = "the Triton kernel does not exist yet; " if impl == "triton" else ""
-        raise ValueError(f"impl {impl!r}: {hint}choose one of {', '.join(get_args(Impl))}")
+        raise ValueError(f"impl {impl!r}: choose one of {', '.join(get_args(Impl))}")
     if x.dim() != 3 or A.dim() != 2:
         raise ValueError(f"x must be (B, L, D) and A (D, N), not {tuple(x.shape)} and {tuple(A.shape)}")
     rows, L, channels = x.shape
@@ -271,6 +302,15 @@ def _check(
             raise ValueError(f"{name} cannot be {tensor.dtype}: lengths are integers, all else floating point")
     if not x.is_floating_point():
         raise ValueError(f"x must be of floating point, not {x.dtype}")
+    if impl == "triton":
+        if x.device.type != "cuda" and os.environ.get("TRITON_INTERPRET") != "1":
+            raise ValueError(f"impl 'triton' needs tensors on CUDA, x is on {x.device}")
+        if double := [
+            name for name, (tensor, _) in expected.items() if tensor is not None and tensor.dtype == torch.float64
+        ]:
+            raise ValueError(f"impl 'triton' computes in fp32: {double[0]} cannot be float64")
+        if N > LARGEST_STATE:
+            raise ValueError(f"impl 'triton' serves up to {LARGEST_STATE} states a channel, A {tuple(A.shape)} has {N}")
     # On another device the values are not looked at: that would wait for it.
     if lengths is not None and lengths.device.type == "cpu" and not bool(((lengths >= 0) & (lengths <= L)).all()):
         raise ValueError(f"lengths must lie between 0 and L = {L}, not {lengths.tolist()}")
