@@ -25,22 +25,25 @@ BLOCK, BLOCK_BACKWARD = 32, 16
 
 
 @triton.jit
-def load_step(
-    p_x, p_dt, p_bias, s, length, i_t, stride_x, stride_dt, m_d, o_d,
-    HAS_BIAS: tl.constexpr, SOFTPLUS: tl.constexpr,
-):  # fmt: skip
-    """x, dt after its softplus, and dt before it, (BD,) each, of the step s at token i_t. Past the end all are 0."""
-    m = m_d & (s < length)
-    x = tl.load(p_x + i_t * stride_x + o_d, m, 0.0).to(tl.float32)
-    raw = tl.load(p_dt + i_t * stride_dt + o_d, m, 0.0).to(tl.float32)
-    if HAS_BIAS:
-        raw += tl.load(p_bias + o_d, m_d, 0.0).to(tl.float32)
+def load_rows(p, s, length, first, stride, o, m, REVERSE: tl.constexpr, T: tl.constexpr):
+    """What the steps s to s + T - 1 read at `o`, as a tuple: all at once, for memory is far. 0 outside the row."""
+    rows = ()
+    for i in tl.static_range(T):
+        i_t = first - s - i if REVERSE else first + s + i
+        rows = rows + (tl.load(p + i_t * stride + o, m & (s + i >= 0) & (s + i < length), 0.0),)  # noqa: RUF005
+    return rows
+
+
+@triton.jit
+def step_size(raw, b_bias, real, SOFTPLUS: tl.constexpr):
+    """dt from what the step read, and dt before its softplus. 0 past the end: the state passes unchanged."""
+    raw = raw.to(tl.float32) + b_bias
     dt = raw
     if SOFTPLUS:
         # log1p is not there; above 20 softplus is the identity in fp32, below -15 log(1 + e) would lose what exp keeps.
         e = tl.exp(raw)
         dt = tl.where(raw > 20.0, raw, tl.where(raw < -15.0, e, tl.log(1.0 + e)))
-    return x, tl.where(m, dt, 0.0), raw
+    return tl.where(real, dt, 0.0), raw
 
 
 @triton.jit
@@ -76,26 +79,38 @@ def forward_kernel(
     p_C += i_b * C_b + i_g * C_g
     p_y += i_b * L * channels
     p_saves += i_b * n_saves * channels * N
+    b_bias = tl.zeros([BD], tl.float32)
+    if HAS_BIAS:
+        b_bias = tl.load(p_bias + o_d, m_d, 0.0)
+    xs = load_rows(p_x, 0, length, first, x_l, o_d, m_d, REVERSE, T)
+    raws = load_rows(p_dt, 0, length, first, dt_l, o_d, m_d, REVERSE, T)
+    Bs = load_rows(p_B, 0, length, first, B_l, o_n, m_n, REVERSE, T)
+    Cs = load_rows(p_C, 0, length, first, C_l, o_n, m_n, REVERSE, T)
     for k in range(0, tl.cdiv(length, T)):
         if SAVE:
             tl.store(p_saves + o_state, b_h, m_state)
             p_saves += channels * N
+        next_xs = load_rows(p_x, k * T + T, length, first, x_l, o_d, m_d, REVERSE, T)
+        next_raws = load_rows(p_dt, k * T + T, length, first, dt_l, o_d, m_d, REVERSE, T)
+        next_Bs = load_rows(p_B, k * T + T, length, first, B_l, o_n, m_n, REVERSE, T)
+        next_Cs = load_rows(p_C, k * T + T, length, first, C_l, o_n, m_n, REVERSE, T)
+        if HAS_Z:
+            zs = load_rows(p_z, k * T, length, first, z_l, o_d, m_d, REVERSE, T)
         for i in tl.static_range(T):
             s = k * T + i
             i_t = first - s if REVERSE else first + s
-            b_x, b_dt, _ = load_step(p_x, p_dt, p_bias, s, length, i_t, x_l, dt_l, m_d, o_d, HAS_BIAS, SOFTPLUS)
-            m_t = m_n & (s < length)
-            b_B = tl.load(p_B + i_t * B_l + o_n, m_t, 0.0).to(tl.float32)
-            b_C = tl.load(p_C + i_t * C_l + o_n, m_t, 0.0).to(tl.float32)
-            b_h = tl.exp2(b_dt[None, :] * b_A) * b_h + (b_dt * b_x)[None, :] * b_B[:, None]
-            b_y = tl.sum(b_h * b_C[:, None], 0)
+            m = m_d & (s < length)
+            b_x = xs[i].to(tl.float32)
+            b_dt, _ = step_size(raws[i], b_bias, m, SOFTPLUS)
+            b_h = tl.exp2(b_dt[None, :] * b_A) * b_h + (b_dt * b_x)[None, :] * Bs[i].to(tl.float32)[:, None]
+            b_y = tl.sum(b_h * Cs[i].to(tl.float32)[:, None], 0)
             if HAS_D:
                 b_y += b_D * b_x
-            m = m_d & (s < length)
             if HAS_Z:
-                b_z = tl.load(p_z + i_t * z_l + o_d, m, 0.0).to(tl.float32)
+                b_z = zs[i].to(tl.float32)
                 b_y *= b_z * tl.sigmoid(b_z)
             tl.store(p_y + i_t * channels + o_d, b_y, m)
+        xs, raws, Bs, Cs = next_xs, next_raws, next_Bs, next_Cs
     tl.store(p_hT + i_b * channels * N + o_state, b_h, m_state)
 
 
@@ -138,36 +153,53 @@ def backward_kernel(
     p_C += i_b * C_b + i_g * C_g
     p_saves += i_b * n_saves * channels * N
     row = i_b * L * channels
+    p_gy += row
     part = (i_block * tl.num_programs(1).to(tl.int64) + i_b) * L * N
     groups_of_steps = tl.cdiv(length, T)
     p_saves += groups_of_steps * channels * N
+    b_bias = tl.zeros([BD], tl.float32)
+    if HAS_BIAS:
+        b_bias = tl.load(p_bias + o_d, m_d, 0.0)
+    s = groups_of_steps * T - T
+    xs = load_rows(p_x, s, length, first, x_l, o_d, m_d, REVERSE, T)
+    raws = load_rows(p_dt, s, length, first, dt_l, o_d, m_d, REVERSE, T)
+    Bs = load_rows(p_B, s, length, first, B_l, o_n, m_n, REVERSE, T)
+    Cs = load_rows(p_C, s, length, first, C_l, o_n, m_n, REVERSE, T)
+    gys = load_rows(p_gy, s, length, first, channels, o_d, m_d, REVERSE, T)
+    p_saves -= channels * N
+    b_save = tl.load(p_saves + o_state, m_state & (length > 0), 0.0)
     for j in range(0, groups_of_steps):
         k = groups_of_steps - 1 - j
+        s = k * T - T
+        next_xs = load_rows(p_x, s, length, first, x_l, o_d, m_d, REVERSE, T)
+        next_raws = load_rows(p_dt, s, length, first, dt_l, o_d, m_d, REVERSE, T)
+        next_Bs = load_rows(p_B, s, length, first, B_l, o_n, m_n, REVERSE, T)
+        next_Cs = load_rows(p_C, s, length, first, C_l, o_n, m_n, REVERSE, T)
+        next_gys = load_rows(p_gy, s, length, first, channels, o_d, m_d, REVERSE, T)
         p_saves -= channels * N
-        b_h = tl.load(p_saves + o_state, m_state, 0.0)
+        next_save = tl.load(p_saves + o_state, m_state & (k > 0), 0.0)
+        if HAS_Z:
+            zs = load_rows(p_z, k * T, length, first, z_l, o_d, m_d, REVERSE, T)
+        b_h = b_save
         before = ()  # the state before each of the T steps
         decays = ()
         for i in tl.static_range(T):
-            s = k * T + i
-            i_t = first - s if REVERSE else first + s
-            b_x, b_dt, _ = load_step(p_x, p_dt, p_bias, s, length, i_t, x_l, dt_l, m_d, o_d, HAS_BIAS, SOFTPLUS)
-            b_B = tl.load(p_B + i_t * B_l + o_n, m_n & (s < length), 0.0).to(tl.float32)
+            b_dt, _ = step_size(raws[i], b_bias, m_d & (k * T + i < length), SOFTPLUS)
             b_a = tl.exp2(b_dt[None, :] * (b_A * 1.4426950408889634))
-            before = before + (b_h,)
-            decays = decays + (b_a,)
-            b_h = b_a * b_h + (b_dt * b_x)[None, :] * b_B[:, None]
+            before = before + (b_h,)  # noqa: RUF005
+            decays = decays + (b_a,)  # noqa: RUF005
+            b_h = b_a * b_h + (b_dt * xs[i].to(tl.float32))[None, :] * Bs[i].to(tl.float32)[:, None]
         for i in tl.static_range(T - 1, -1, -1):
             s = k * T + i
             i_t = first - s if REVERSE else first + s
             m, m_t = m_d & (s < length), m_n & (s < length)
-            b_x, b_dt, b_raw = load_step(p_x, p_dt, p_bias, s, length, i_t, x_l, dt_l, m_d, o_d, HAS_BIAS, SOFTPLUS)
-            b_B = tl.load(p_B + i_t * B_l + o_n, m_t, 0.0).to(tl.float32)
-            b_C = tl.load(p_C + i_t * C_l + o_n, m_t, 0.0).to(tl.float32)
-            b_gy = tl.load(p_gy + row + i_t * channels + o_d, m, 0.0).to(tl.float32)
+            b_x, b_gy = xs[i].to(tl.float32), gys[i].to(tl.float32)
+            b_B, b_C = Bs[i].to(tl.float32), Cs[i].to(tl.float32)
+            b_dt, b_raw = step_size(raws[i], b_bias, m, SOFTPLUS)
             b_ah = decays[i] * before[i]
             b_now = b_ah + (b_dt * b_x)[None, :] * b_B[:, None]
             if HAS_Z:
-                b_z = tl.load(p_z + i_t * z_l + o_d, m, 0.0).to(tl.float32)
+                b_z = zs[i].to(tl.float32)
                 b_sigma = tl.sigmoid(b_z)
                 b_y = tl.sum(b_now * b_C[:, None], 0) + b_D * b_x
                 b_gz = b_gy * b_y * b_sigma * (1.0 + b_z * (1.0 - b_sigma))
@@ -189,6 +221,7 @@ def backward_kernel(
             b_gD += b_gy * b_x
             b_gbias += tl.where(m, b_gdt, 0.0)
             b_g = decays[i] * b_g
+        xs, raws, Bs, Cs, gys, b_save = next_xs, next_raws, next_Bs, next_Cs, next_gys, next_save
     tl.store(p_gh0 + i_b * channels * N + o_state, b_g, m_state)
     tl.store(p_gA + i_b * channels * N + o_state, b_gA, m_state)
     tl.store(p_gD + i_b * channels + o_d, b_gD, m_d)
