@@ -1,7 +1,7 @@
 """The selective scan in Triton: time runs sequentially, the state of a block of channels stays in registers.
 
-States lie in memory as (N, D): with channels contiguous a warp spreads a tile over 8 threads of 4 channels and 4 threads
-of states, and sums over either axis cost few shuffles.
+States lie in memory as (N, D): with channels contiguous a warp spreads a tile over 8 threads of 4 channels and 4
+threads of states, and sums over either axis cost few shuffles.
 
 A program walks one row and BD channels of one group, (N, BD) numbers of state, T steps an iteration. The forward pass
 saves the state before every T-th step. The backward pass goes through those groups of T steps from the end: it repeats
@@ -28,7 +28,7 @@ BLOCK, BLOCK_BACKWARD = 32, 16
 def load_rows(p, s, length, first, stride, o, m, REVERSE: tl.constexpr, T: tl.constexpr):
     """What the steps s to s + T - 1 read at `o`, as a tuple: all at once, for memory is far. 0 outside the row."""
     rows = ()
-    for i in tl.static_range(T):
+    for i in tl.static_range(T):  # pyright: ignore[reportGeneralTypeIssues]
         i_t = first - s - i if REVERSE else first + s + i
         rows = rows + (tl.load(p + i_t * stride + o, m & (s + i >= 0) & (s + i < length), 0.0),)  # noqa: RUF005
     return rows
@@ -262,14 +262,14 @@ class TritonScan(torch.autograd.Function):
         y = torch.empty(x.shape, dtype=x.dtype, device=x.device) if lengths is None else torch.zeros_like(x)
         last = torch.empty_like(start)
         save = any(ctx.needs_input_grad)
-        n_saves = triton.cdiv(L, T) if save else 0
+        n_saves = -(-L // T) if save else 0
         saves = A.new_empty(rows, n_saves, N, channels)
         meta = _meta(x, dt, z, A, B, C, D, bias, lengths, softplus, reverse)
         BD = BLOCK
         with torch.cuda.device_of(x):
             forward_kernel[meta.pop("grid")(BD)](
                 x, dt, A, B, C, D, z if z is not None else x, bias, start, lengths, y, last, saves,
-                n_saves=n_saves, SAVE=save, BD=BD, T=T, num_warps=1, **meta,
+                n_saves=n_saves, SAVE=save, BD=BD, T=T, num_warps=1, **meta,  # pyright: ignore[reportCallIssue]
             )  # fmt: skip
         ctx.save_for_backward(x, dt, A, B, C, D, z, bias, lengths, saves)
         ctx.options = softplus, reverse, h0 is not None
@@ -295,9 +295,10 @@ class TritonScan(torch.autograd.Function):
         gD, gbias = A.new_empty(2, rows, channels)
         with torch.cuda.device_of(x):
             backward_kernel[grid](
-                x, dt, A, B, C, D, z if z is not None else x, bias, lengths, saves, gy.contiguous(), g_last.mT.contiguous(),
+                x, dt, A, B, C, D, z if z is not None else x, bias, lengths, saves, gy.contiguous(),
+                g_last.mT.contiguous(),
                 gx, gdt, gA, gB, gC, gD, gz, gbias, g_start,
-                n_saves=saves.shape[1], BD=BD, T=T, num_warps=1, **meta,
+                n_saves=saves.shape[1], BD=BD, T=T, num_warps=1, **meta,  # pyright: ignore[reportCallIssue]
             )  # fmt: skip
         gB, gC = (part.unflatten(0, (groups, -1)).sum(1).permute(1, 2, 0, 3) for part in (gB, gC))
         return (

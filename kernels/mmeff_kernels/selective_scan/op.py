@@ -2,7 +2,7 @@
 
 import os
 from itertools import pairwise
-from typing import Literal, get_args, overload
+from typing import Any, Literal, get_args, overload
 
 import torch
 import torch.nn.functional as F
@@ -95,9 +95,9 @@ def selective_scan(
                    definition, step by step. "auto": "torch". A named one never falls back to another.
 
     Returns y (B, L, D) in x's dtype; with `return_final_state` also the state after the last real token scanned, shaped
-    like `initial_state`. "triton" and "torch" compute in fp32, under autocast too, and so is the state; "torch" in fp64 if any
-    input is; "reference" in the promoted dtype of the inputs. Gradients for every tensor of floating point, the states
-    included; first order only with "triton" and "torch".
+    like `initial_state`. "triton" and "torch" compute in fp32, under autocast too, and so is the state; "torch" in fp64
+    if any input is; "reference" in the promoted dtype of the inputs. Gradients for every tensor of floating point, the
+    states included; first order only with "triton" and "torch".
 
     ValueError if the shapes do not fit together, or if `impl` does not exist or cannot serve these tensors.
     """
@@ -111,14 +111,12 @@ def selective_scan(
         return (y, state) if return_final_state else y
 
     packing = None if cu_seqlens is None else _Packing(cu_seqlens.to(x.device))
-    rows = [x, dt, B, C, z]
     if packing is not None:
-        rows, lengths = [None if tensor is None else packing.pad(tensor) for tensor in rows], packing.lengths
+        x, dt, B, C = (packing.pad(tensor) for tensor in (x, dt, B, C))
+        z, lengths = None if z is None else packing.pad(z), packing.lengths
     run = _triton if impl == "triton" else _torch
     with torch.autocast(x.device.type, enabled=False):
-        y, state = run(
-            *rows, A, D, dt_bias, initial_state, dt_softplus=dt_softplus, reverse=reverse, lengths=lengths,
-        )  # fmt: skip
+        y, state = run(x, dt, B, C, z, A, D, dt_bias, initial_state, dt_softplus, reverse, lengths)
     y = y if packing is None else packing.unpad(y)
     return (y, state) if return_final_state else y
 
@@ -157,7 +155,6 @@ def _triton(
     D: Tensor | None,
     dt_bias: Tensor | None,
     state: Tensor | None,
-    *,
     dt_softplus: bool,
     reverse: bool,
     lengths: Tensor | None,
@@ -165,9 +162,9 @@ def _triton(
     from .kernel import TritonScan
 
     B, C = (weights[:, :, None] if weights.dim() == 3 else weights for weights in (B, C))
-    A, D, dt_bias, state = (None if tensor is None else tensor.float() for tensor in (A, D, dt_bias, state))
+    D, dt_bias, state = (None if tensor is None else tensor.float() for tensor in (D, dt_bias, state))
     lengths = None if lengths is None else lengths.to(x.device)
-    return TritonScan.apply(x, dt, A, B, C, D, z, dt_bias, state, lengths, dt_softplus, reverse)
+    return TritonScan.apply(x, dt, A.float(), B, C, D, z, dt_bias, state, lengths, dt_softplus, reverse)
 
 
 def _torch(
@@ -180,7 +177,6 @@ def _torch(
     D: Tensor | None,
     dt_bias: Tensor | None,
     state: Tensor | None,
-    *,
     dt_softplus: bool,
     reverse: bool,
     lengths: Tensor | None,
@@ -191,9 +187,10 @@ def _torch(
         rows = [None if tensor is None else _without_padding(tensor, lengths) for tensor in rows]
     given = [*rows, A, D, dt_bias, state]
     double = any(tensor is not None and tensor.dtype == torch.float64 for tensor in given)
-    x, dt, B, C, z, A, D, dt_bias, state = (
+    wide: list[Any] = [
         None if tensor is None else tensor.to(torch.float64 if double else torch.float32) for tensor in given
-    )
+    ]
+    x, dt, B, C, z, A, D, dt_bias, state = wide
     dt = dt if dt_bias is None else dt + dt_bias
     dt = F.softplus(dt) if dt_softplus else dt
     if lengths is not None and (dt_softplus or dt_bias is not None):
@@ -281,6 +278,7 @@ def _check(
         raise ValueError(f"the {groups[0]} groups of B {tuple(B.shape)} do not divide the {channels} channels of x")
     states = rows if cu_seqlens is None else len(cu_seqlens) - 1
     expected = {
+        "x": (x, (rows, L, channels)),
         "dt": (dt, (rows, L, channels)),
         "z": (z, (rows, L, channels)),
         "A": (A, (channels, N)),
@@ -300,8 +298,6 @@ def _check(
             raise ValueError(f"{name} is on {tensor.device}, x on {x.device}")
         if tensor.is_floating_point() == (name == "lengths"):
             raise ValueError(f"{name} cannot be {tensor.dtype}: lengths are integers, all else floating point")
-    if not x.is_floating_point():
-        raise ValueError(f"x must be of floating point, not {x.dtype}")
     if impl == "triton":
         if x.device.type != "cuda" and os.environ.get("TRITON_INTERPRET") != "1":
             raise ValueError(f"impl 'triton' needs tensors on CUDA, x is on {x.device}")

@@ -1,0 +1,149 @@
+"""The Triton kernels of the selective scan against the definition in float64: small on the CPU, real sizes on a GPU."""
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from mmeff_kernels.selective_scan import selective_scan, selective_scan_reference
+
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def inputs(rows: int, L: int, channels: int, N: int, groups: int = 1, seed: int = 0) -> dict[str, Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+
+    def draw(*shape: int) -> Tensor:
+        return torch.randn(*shape, generator=generator)
+
+    return {
+        "x": draw(rows, L, channels),
+        "dt": draw(rows, L, channels) - 1,
+        "A": -4 * torch.rand(channels, N, generator=generator),
+        "B": draw(rows, L, groups, N),
+        "C": draw(rows, L, groups, N),
+        "D": draw(channels),
+        "z": draw(rows, L, channels),
+        "dt_bias": draw(channels),
+        "initial_state": draw(rows, channels, N),
+    }
+
+
+def plain(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """x, dt >= 0, A, B and C alone."""
+    return {name: tensors[name].abs() if name == "dt" else tensors[name] for name in ("x", "dt", "A", "B", "C")}
+
+
+def errors(tensors: dict[str, Tensor], dtype: torch.dtype = torch.float32, **options: Any) -> dict[str, float]:
+    """Relative Frobenius error of y, of the last state and of every gradient. x, dt, B, C and z are of `dtype`."""
+    narrow = ("x", "dt", "B", "C", "z")
+    low = {k: t.to(DEVICE, dtype if k in narrow else torch.float32).requires_grad_() for k, t in tensors.items()}
+    high = {name: tensor.detach().cpu().double().requires_grad_() for name, tensor in low.items()}
+    on_device = {k: v.to(DEVICE) if isinstance(v, Tensor) else v for k, v in options.items()}
+    got = selective_scan(**low, **on_device, return_final_state=True, impl="triton")
+    want = selective_scan_reference(**high, **options)
+    weights = [torch.randn(t.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(1)) for t in want]
+    low_weights = [w.to(t) for w, t in zip(weights, got, strict=True)]
+    got_grads = torch.autograd.grad(got, tuple(low.values()), low_weights)
+    want_grads = torch.autograd.grad(want, tuple(high.values()), weights)
+    return {
+        name: ((a.cpu() - b).norm() / (b.norm() if b.any() else 1)).item()
+        for name, a, b in zip(("y", "state", *tensors), (*got, *got_grads), (*want, *want_grads), strict=True)
+    }
+
+
+@pytest.mark.parametrize("reverse", [False, True], ids=["forward", "reverse"])
+@pytest.mark.parametrize(("L", "N"), [(1, 1), (2, 8), (3, 16), (4, 5), (5, 64), (13, 16)])
+def test_the_kernels_are_the_definition(L: int, N: int, reverse: bool) -> None:
+    tensors = inputs(3, L, 35, N)
+    found = errors(plain(tensors), reverse=reverse)
+    assert max(found.values()) <= 1e-5, found
+    found = errors(tensors, dt_softplus=True, reverse=reverse, lengths=torch.tensor([L, max(1, L // 2), 0]))
+    assert max(found.values()) <= 1e-5, found
+
+
+@pytest.mark.parametrize("reverse", [False, True], ids=["forward", "reverse"])
+def test_groups_and_packed_rows(reverse: bool) -> None:
+    found = errors(inputs(2, 6, 12, 4, groups=3), dt_softplus=True, reverse=reverse)
+    assert max(found.values()) <= 1e-5, found
+    tensors = inputs(1, 9, 8, 4) | {"initial_state": torch.randn(3, 8, 4)}
+    found = errors(tensors, dt_softplus=True, reverse=reverse, cu_seqlens=torch.tensor([0, 4, 5, 9]))
+    assert max(found.values()) <= 1e-5, found
+
+
+def test_decays_near_nought_and_near_one() -> None:
+    for scale in (0.0, 1e-6, 30.0):
+        tensors = plain(inputs(2, 9, 8, 4))
+        found = errors(tensors | {"A": scale * tensors["A"]})
+        assert max(found.values()) <= 1e-5, found
+
+
+def test_half_precision_loses_no_more_than_its_rounding() -> None:
+    tensors = inputs(2, 9, 8, 4)
+    rounded = {k: t.bfloat16().float() if k in ("x", "dt", "B", "C", "z") else t for k, t in tensors.items()}
+    found = errors(rounded, torch.bfloat16, dt_softplus=True)
+    assert max(found.values()) <= 5e-3, found
+    assert found["state"] <= 1e-5, "the state is kept in fp32"
+
+
+def test_slices_of_a_projection_need_no_copy() -> None:
+    """x, dt, B and C as they lie in the output of one linear map."""
+    tensors = plain(inputs(2, 7, 8, 4))
+    together = torch.cat([tensors["x"], tensors["dt"], tensors["B"][:, :, 0], tensors["C"][:, :, 0]], -1).to(DEVICE)
+    x, dt, B, C = together.split([8, 8, 4, 4], -1)
+    y = selective_scan(x, dt, tensors["A"].to(DEVICE), B, C, impl="triton")
+    expected, _ = selective_scan_reference(**{name: t.double() for name, t in tensors.items()})
+    torch.testing.assert_close(y.cpu(), expected.float())
+
+
+def test_nan_stays_in_its_row_padding_is_never_read_and_bits_repeat() -> None:
+    tensors = {name: t.to(DEVICE) for name, t in inputs(3, 9, 8, 4).items()}
+    lengths = torch.tensor([9, 5, 1], device=DEVICE)
+    padding = (torch.arange(9, device=DEVICE) >= lengths[:, None])[..., None]
+
+    def run(tensors: dict[str, Tensor], lengths: Tensor | None = None) -> list[Tensor]:
+        leaves = {name: t.clone().requires_grad_() for name, t in tensors.items()}
+        y = selective_scan(**leaves, dt_softplus=True, lengths=lengths, impl="triton")
+        return [y, *torch.autograd.grad(y.sum(), tuple(leaves.values()))]
+
+    clean = run(tensors, lengths)
+    torch.use_deterministic_algorithms(True)  # fills every torch.empty with NaN
+    try:
+        assert all(torch.equal(a, b) for a, b in zip(clean, run(tensors, lengths), strict=True))
+    finally:
+        torch.use_deterministic_algorithms(False)
+    poisoned = dict(tensors)
+    for name in ("x", "dt", "B", "C", "z"):
+        poisoned[name] = tensors[name].masked_fill(
+            padding if tensors[name].dim() == 3 else padding[..., None], torch.nan
+        )
+    assert all(torch.equal(a, b) for a, b in zip(clean, run(poisoned, lengths), strict=True))
+    assert (clean[0].masked_select(padding) == 0).all()
+
+    tensors["x"][1, 3] = float("nan")
+    y, gx, *_ = run(tensors)
+    assert y[1].isnan().any() and not y[[0, 2]].isnan().any() and not gx[[0, 2]].isnan().any()
+
+
+def test_what_the_kernels_cannot_do_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    tensors = plain(inputs(2, 3, 4, 2))
+    with pytest.raises(ValueError, match="'triton' computes in fp32: x cannot be float64"):
+        selective_scan(**{name: t.double().to(DEVICE) for name, t in tensors.items()}, impl="triton")
+    with pytest.raises(ValueError, match=r"serves up to 256 states a channel, A \(4, 257\) has 257"):
+        selective_scan(**{name: t.to(DEVICE) for name, t in plain(inputs(2, 3, 4, 257)).items()}, impl="triton")
+    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
+    with pytest.raises(ValueError, match="'triton' needs tensors on CUDA, x is on cpu"):
+        selective_scan(**tensors, impl="triton")
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("reverse", [False, True], ids=["forward", "reverse"])
+@pytest.mark.parametrize("N", [1, 8, 16, 64])
+@pytest.mark.parametrize("L", [63, 64, 65, 127, 197, 513, 730, 1025, 2345])
+def test_real_sizes(L: int, N: int, reverse: bool) -> None:
+    tensors = inputs(3, L, 100, N)
+    found = errors(tensors, dt_softplus=True, reverse=reverse, lengths=torch.tensor([L, L // 2, 1]))
+    assert max(found.values()) <= 1e-5, found
+    found = errors(tensors, torch.bfloat16, dt_softplus=True, reverse=reverse)
+    assert max(found.values()) <= 1e-2, found
