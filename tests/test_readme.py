@@ -45,6 +45,12 @@ def own_files(tmp_path, monkeypatch) -> None:
             file.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(digits.items[i]).save(photo)
         soundfile.write(sound, *tones.items[i])
+        picture = Path("cifar10", "test" if i % 7 == 0 else "train", digits.labels[i], f"{i}.jpg")
+        picture.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(digits.items[i]).save(picture)
+    with open("agnews.csv", "w", newline="") as file:
+        rows = zip(["train", "val", "test"] * 66, glosses.labels, glosses.items, glosses.items[1:], strict=False)
+        csv.writer(file).writerows([("split", "label", "title", "description"), *rows])
     with open("reviews.csv", "w", newline="") as file:
         rows = zip(glosses.items[:200], glosses.labels[:200], strict=True)
         csv.writer(file).writerows([("review", "stars"), *rows])
