@@ -11,6 +11,7 @@ import platform
 import time
 from collections.abc import Callable
 from statistics import median, quantiles
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -64,8 +65,10 @@ def measure(impl: Impl, tensors: dict[str, Tensor], runs: int) -> tuple[list[flo
     device = tensors["x"].device
     weight = torch.randn_like(tensors["x"])
 
+    arguments: dict[str, Any] = {**tensors, "dt_softplus": True, "impl": impl}
+
     def forward() -> Tensor:
-        return selective_scan(**tensors, dt_softplus=True, impl=impl)
+        return selective_scan(**arguments)
 
     def both() -> None:
         torch.autograd.grad(forward(), tuple(tensors.values()), weight)
