@@ -21,6 +21,7 @@ mmeff: efficient backbones for images, audio and text
   mmeff predict --ckpt RUN FILE...    label your own images or sounds; text: -t "..." or a .txt of lines
   mmeff list [WHAT]                   recipes, backbones, mixers, tokenizers, data
   mmeff export RUN --to DIR           safetensors + config.json, which predict, test and mmeff.load read
+  mmeff doctor                        versions, the device, and whether every kernel is right on it
 
   Swap a part:       --model.backbone recipes/backbones/linear.yaml
   Change a value:    --model.backbone.depth 6   --trainer.max_epochs 5   --data.batch_size 32
@@ -38,6 +39,7 @@ COMMANDS = {
     "predict": "mmeff.cli.predict",
     "list": "mmeff.cli.listing",
     "export": "mmeff.cli.export",
+    "doctor": "mmeff.cli.doctor",
 }
 
 

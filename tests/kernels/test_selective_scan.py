@@ -180,13 +180,15 @@ def errors(tensors: dict[str, Tensor], dtype: torch.dtype, **options: Any) -> di
     }
 
 
+@pytest.mark.parametrize("keep", [1 << 24, 0], ids=["kept", "again"])
 @pytest.mark.parametrize("block", [1 << 18, 200], ids=["one block", "many blocks"])
 @pytest.mark.parametrize("N", [1, 8, 16])
 @pytest.mark.parametrize("L", [1, 2, 3, 7, 63, 64, 65, 197])
 def test_torch_path_is_the_reference(
-    L: int, N: int, block: int, reverse: bool, monkeypatch: pytest.MonkeyPatch
+    L: int, N: int, block: int, keep: int, reverse: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(blocked, "_BLOCK", block)
+    monkeypatch.setattr(blocked, "_KEEP", keep)
     for lengths in (None, torch.tensor([L, max(1, L // 2), 1])):
         found = errors(inputs(L, N), torch.float32, reverse=reverse, lengths=lengths)
         assert max(found.values()) <= 1e-5, found
@@ -253,6 +255,15 @@ def test_same_bits_twice_and_no_dependence_on_uninitialised_memory(reverse: bool
     finally:
         torch.use_deterministic_algorithms(False)
     assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
+
+
+def test_a_graph_that_is_kept_gives_the_same_gradients_again() -> None:
+    tensors = {name: tensor.detach().float().requires_grad_() for name, tensor in inputs(65, 8).items()}
+    y = selective_scan(**tensors)
+    first = torch.autograd.grad(y.sum(), tuple(tensors.values()), retain_graph=True)
+    assert all(
+        torch.equal(a, b) for a, b in zip(first, torch.autograd.grad(y.sum(), tuple(tensors.values())), strict=True)
+    )
 
 
 def test_low_precision_inputs_and_autocast_compute_in_fp32() -> None:

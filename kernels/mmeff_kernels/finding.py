@@ -1,0 +1,55 @@
+"""How far an operation on a device is from its definition in float64."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Of one operation in one configuration: the worst relative Frobenius error, of which tensor, and what is allowed.
+
+    An operation that fails has an infinite error, and its message in `worst`.
+    """
+
+    name: str
+    error: float
+    worst: str
+    bound: float
+    seconds: float
+
+    @property
+    def right(self) -> bool:
+        return self.error <= self.bound  # False for NaN
+
+
+def compare(
+    name: str,
+    bound: float,
+    tensors: dict[str, Tensor],
+    run: Callable[[], tuple[Tensor, ...]],
+    define: Callable[[dict[str, Tensor]], tuple[Tensor, ...]],
+    outputs: tuple[str, ...],
+) -> Finding:
+    """Outputs and gradients of `run`, which reads `tensors`, against `define` of the same in float64."""
+    start = time.perf_counter()
+    wide = {key: tensor.detach().double().requires_grad_() for key, tensor in tensors.items()}
+    want = define(wide)
+    weights = [torch.linspace(-1, 1, t.numel(), dtype=t.dtype, device=t.device).view(t.shape) for t in want]
+    want_grads = torch.autograd.grad(want, tuple(wide.values()), weights)
+    try:
+        got = run()
+        own_weights = [weight.to(t.dtype) for weight, t in zip(weights, got, strict=True)]
+        got_grads = torch.autograd.grad(got, tuple(tensors.values()), own_weights)
+    except Exception as error:  # a compiler's failure is a finding too
+        return Finding(name, float("inf"), " ".join(str(error).split())[:200], bound, time.perf_counter() - start)
+    names = (*outputs, *(f"the gradient of {key}" for key in tensors))
+    errors = {
+        label: ((a.double() - b).norm() / b.norm()).item()
+        for label, a, b in zip(names, (*got, *got_grads), (*want, *want_grads), strict=True)
+    }
+    worst = max(errors, key=lambda label: (errors[label] != errors[label], errors[label]))  # NaN before all numbers
+    return Finding(name, errors[worst], worst, bound, time.perf_counter() - start)
