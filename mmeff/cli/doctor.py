@@ -32,9 +32,7 @@ def main(words: list[str]) -> int:
             print(f"  {said}  {found.name}: {found.error:.1e} of {found.bound:.0e} allowed ({found.worst})", flush=True)
             wrong += not found.right
     if wrong:
-        raise TrainingError(
-            f"{wrong} checks failed on {device}: results there are not to be trusted. Report these lines"
-        )
+        raise TrainingError(f"{wrong} checks failed on {device}: do not trust results there, and report these lines")
     return 0
 
 
