@@ -180,15 +180,13 @@ def errors(tensors: dict[str, Tensor], dtype: torch.dtype, **options: Any) -> di
     }
 
 
-@pytest.mark.parametrize("keep", [1 << 24, 0], ids=["kept", "again"])
 @pytest.mark.parametrize("block", [1 << 18, 200], ids=["one block", "many blocks"])
 @pytest.mark.parametrize("N", [1, 8, 16])
 @pytest.mark.parametrize("L", [1, 2, 3, 7, 63, 64, 65, 197])
 def test_torch_path_is_the_reference(
-    L: int, N: int, block: int, keep: int, reverse: bool, monkeypatch: pytest.MonkeyPatch
+    L: int, N: int, block: int, reverse: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(blocked, "_BLOCK", block)
-    monkeypatch.setattr(blocked, "_KEEP", keep)
     for lengths in (None, torch.tensor([L, max(1, L // 2), 1])):
         found = errors(inputs(L, N), torch.float32, reverse=reverse, lengths=lengths)
         assert max(found.values()) <= 1e-5, found

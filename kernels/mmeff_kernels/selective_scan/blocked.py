@@ -1,9 +1,8 @@
 """The selective scan in plain torch, for the CPU: blocks of time steps and a gradient by hand.
 
 All that does not depend on the previous step (decays, inputs, outputs, sums of the gradient) is computed for a block of
-steps at once; what is left to the loop over time is one in-place `addcmul_` a step. A block fits in the cache. The
-backward pass finds the decays and states of all blocks where they are few; of more, only the state before each block is
-kept, and the block is computed again. Decays are multiplied, never divided
+steps at once; what is left to the loop over time is one in-place `addcmul_` a step. A block fits in the cache. Only the
+state before each block is kept for the backward pass, which recomputes the block. Decays are multiplied, never divided
 by, and only dt A <= 0 is exponentiated, so nothing overflows.
 
 Inside, time comes first and channels last, (T, B, N, D): broadcasts run over contiguous channels, and every sum over
@@ -11,7 +10,6 @@ states or channels is a batched matrix product.
 """
 
 import math
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -20,8 +18,6 @@ from torch.autograd.function import once_differentiable
 
 #: Elements (T B N D) of a block: 2 MiB of fp32. Larger ones leave the cache, smaller ones pay for more calls.
 _BLOCK = 1 << 19
-#: Elements (L B N D) of the largest scan whose decays and states are kept for the backward pass: twice 64 MiB of fp32.
-_KEEP = 1 << 24
 
 
 class BlockedScan(torch.autograd.Function):
@@ -36,21 +32,15 @@ class BlockedScan(torch.autograd.Function):
         A = A.contiguous()
         dtx = dt * x
         y = torch.empty_like(x)
-        blocks, new = _workspace(dtx, A, reverse)
-        keep = any(ctx.needs_input_grad) and A[0].numel() * x[..., 0].numel() <= _KEEP
-        shared = None if keep else new()
-        starts = dtx.new_empty(len(blocks), len(state), *A.shape[1:])
-        kept = []
+        blocks, a, h = _workspace(dtx, A, reverse)
+        starts = h.new_empty(len(blocks), *h.shape[1:])
         for start, block in zip(starts, blocks, strict=True):
             start.copy_(state)
-            a, h = _trim(shared or new(), block)
-            state = _fill(a, h, start, dt[block], dtx[block], A, B[block], reverse)
-            y[block] = _sum_states(C[block], _now_and_before(h, reverse)[0])
-            kept += [a, h] if keep else []
-        state = state.clone()
-        ctx.save_for_backward(x, dt, dtx, A, B, C, starts, *kept)
+            now, _, state = _states(a, h, start, dt[block], dtx[block], A, B[block], reverse)
+            y[block] = _sum_states(C[block], now)
+        ctx.save_for_backward(x, dt, dtx, A, B, C, starts)
         ctx.reverse = reverse
-        return y.transpose(0, 1), state
+        return y.transpose(0, 1), state.clone()
 
     @staticmethod
     @once_differentiable
@@ -73,7 +63,6 @@ def _gradients(
     B: Tensor,
     C: Tensor,
     starts: Tensor,
-    *kept: Tensor,
 ) -> tuple[Tensor, ...]:
     """With a_t = exp(dt_t A), g_t = dLoss/dh_t = C_t gy_t + a_{t+1} g_{t+1} and q_t = g_t a_t h_{t-1}:
 
@@ -83,20 +72,13 @@ def _gradients(
     gy = gy.transpose(0, 1).contiguous()
     g_dtx, g_dt, g_B, g_C = (torch.empty_like(tensor) for tensor in (dtx, dt, B, C))
     g_A, g_start = torch.zeros_like(A), g_state.clone(memory_format=torch.contiguous_format)
-    blocks, new = _workspace(dtx, A, reverse)
-    (g_buffer, _), (q_buffer, _) = new(), new()
-    shared = None if kept else new()
-    for i in range(len(blocks) - 1, -1, -1):
-        block = blocks[i]
+    blocks, a_buffer, h = _workspace(dtx, A, reverse)
+    g_buffer = torch.empty_like(a_buffer)
+    for start, block in zip(reversed(starts.unbind(0)), reversed(blocks), strict=True):
         T = block.stop - block.start
-        if shared is None:
-            a, h = kept[2 * i], kept[2 * i + 1]
-        else:
-            a, h = _trim(shared, block)
-            _fill(a, h, starts[i], dt[block], dtx[block], A, B[block], reverse)
-        now, before = _now_and_before(h, reverse)
+        a, g = a_buffer[:T], g_buffer[:T]
+        now, before, _ = _states(a, h, start, dt[block], dtx[block], A, B[block], reverse)
 
-        g = g_buffer[:T]
         torch.mul(C[block][..., None], gy[block][:, :, None], out=g)
         a_steps, g_steps = _in_order(a, reverse), _in_order(g, reverse)
         g_steps[-1].add_(g_start)
@@ -107,7 +89,7 @@ def _gradients(
         g_dtx[block] = _sum_states(B[block], g)
         g_B[block] = _sum_channels(dtx[block], g)
         g_C[block] = _sum_channels(gy[block], now)
-        q = torch.mul(a, before, out=q_buffer[:T]).mul_(g)
+        q = a.mul_(before).mul_(g)
         g_A += torch.mul(q, dt[block][:, :, None], out=g).sum((0, 1) if len(A) == 1 else 0)
         torch.sum(q.mul_(A), 2, out=g_dt[block])
     g_dt.addcmul_(g_dtx, x)
@@ -115,35 +97,32 @@ def _gradients(
     return g_x.transpose(0, 1), g_dt.transpose(0, 1), g_A, g_B.transpose(0, 1), g_C.transpose(0, 1), g_start
 
 
-def _workspace(dtx: Tensor, A: Tensor, reverse: bool) -> tuple[list[slice], Callable[[], tuple[Tensor, Tensor]]]:
-    """Slices of time in the order of the scan, and what makes room for the decays and T + 1 states of one of them."""
+def _workspace(dtx: Tensor, A: Tensor, reverse: bool) -> tuple[list[slice], Tensor, Tensor]:
+    """Slices of time in the order of the scan, a buffer for the decays of one and one for its T + 1 states."""
     L, rows, _ = dtx.shape
     state = (rows, *A.shape[1:])
     T = max(1, min(L, _BLOCK // math.prod(state)))
     blocks = [slice(start, min(start + T, L)) for start in range(0, L, T)]
-    return blocks[::-1] if reverse else blocks, lambda: (dtx.new_empty(T, *state), dtx.new_empty(T + 1, *state))
+    return blocks[::-1] if reverse else blocks, dtx.new_empty(T, *state), dtx.new_empty(T + 1, *state)
 
 
-def _trim(room: tuple[Tensor, Tensor], block: slice) -> tuple[Tensor, Tensor]:
-    """The last block may be shorter."""
-    T = block.stop - block.start
-    return room[0][:T], room[1][: T + 1]
+def _states(
+    a: Tensor, h: Tensor, start: Tensor, dt: Tensor, dtx: Tensor, A: Tensor, B: Tensor, reverse: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Fill a with the decays of a block and h with its states, start included.
 
-
-def _fill(a: Tensor, h: Tensor, start: Tensor, dt: Tensor, dtx: Tensor, A: Tensor, B: Tensor, reverse: bool) -> Tensor:
-    """Fill a with the decays of a block and h with its states, `start` included; -> the last state, a view of h."""
+    Returns views of h: the state after each step, the state before each step, the state after the last one.
+    """
+    T = len(dt)
+    a, h = a[:T], h[: T + 1]
+    now, before = (h[:-1], h[1:]) if reverse else (h[1:], h[:-1])
     torch.mul(dt[:, :, None], A, out=a).exp_()
-    torch.mul(dtx[:, :, None], B[..., None], out=_now_and_before(h, reverse)[0])
+    torch.mul(dtx[:, :, None], B[..., None], out=now)
     a_steps, h_steps = _in_order(a, reverse), _in_order(h, reverse)
     h_steps[0].copy_(start)
-    for decay, last, state in zip(a_steps, h_steps, h_steps[1:], strict=False):
-        state.addcmul_(decay, last)
-    return h_steps[-1]
-
-
-def _now_and_before(h: Tensor, reverse: bool) -> tuple[Tensor, Tensor]:
-    """Views of the T + 1 states of a block: after each step, before each step."""
-    return (h[:-1], h[1:]) if reverse else (h[1:], h[:-1])
+    for t in range(T):
+        h_steps[t + 1].addcmul_(a_steps[t], h_steps[t])
+    return now, before, h_steps[T]
 
 
 def _in_order(block: Tensor, reverse: bool) -> tuple[Tensor, ...]:
