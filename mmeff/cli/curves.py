@@ -4,15 +4,16 @@ import csv
 from pathlib import Path
 from typing import Any
 
-import torch
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
+
+from mmeff.tasks.safety import read_checkpoint
 
 
 def loggers(run: Path, checkpoint: str | None) -> list[Logger]:
     """Loggers into the run folder; a run that goes on from `checkpoint` keeps what it logged before that step."""
     table = CSVLogger(run, name="", version="")
     if checkpoint is not None:
-        earlier = rows(run / "metrics.csv", torch.load(checkpoint, weights_only=True, mmap=True)["global_step"])
+        earlier = rows(run / "metrics.csv", read_checkpoint(checkpoint)["global_step"])
         writer = table.experiment  # it deletes the file that it finds
         writer.metrics += earlier
         writer.save()

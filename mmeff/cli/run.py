@@ -24,7 +24,7 @@ from mmeff.data import ClassificationData, collate
 from mmeff.errors import InputError, shorten
 from mmeff.tasks import Classification
 from mmeff.tasks.report import TestReport
-from mmeff.tasks.safety import BestCheckpoint, NaNGuard, RandomState, StopOnInterrupt, handlers_kept
+from mmeff.tasks.safety import BestCheckpoint, NaNGuard, RandomState, StopOnInterrupt, handlers_kept, read_checkpoint
 
 
 class Cli(LightningCLI):
@@ -183,7 +183,7 @@ def finish(cli: Cli, run: Path) -> None:
     model, data = cli.model, cli.datamodule
     best = run / "best.ckpt"
     if best.is_file() and cli.trainer.is_global_zero:
-        model.load_state_dict(torch.load(best, map_location="cpu", weights_only=True)["state_dict"])
+        model.load_state_dict(read_checkpoint(best)["state_dict"])
         if any("test" in part.splits for part in data.parts.values()):
             tester = Trainer(
                 accelerator=cli.trainer.accelerator,

@@ -496,3 +496,11 @@ def test_a_reader_that_has_seen_enough():
     )
     assert (done.stdout, done.stderr) == ("recipes:\n", "")
     assert done.returncode == 141
+
+
+def test_a_resumed_run_that_keeps_curves_names_a_broken_checkpoint_too(fit, fails, here, trained):
+    (here / "broken.ckpt").write_bytes(trained["image"].read_bytes()[:5000])
+    words = fit(
+        "image", trained["data"] / "photos", "--ckpt_path", str(here / "broken.ckpt"), "--trainer.logger", "true"
+    )
+    fails(words, "broken.ckpt cannot be read as a checkpoint: it is cut short")

@@ -265,11 +265,10 @@ class TritonScan(torch.autograd.Function):
         n_saves = -(-L // T) if save else 0
         saves = A.new_empty(rows, n_saves, N, channels)
         meta = _meta(x, dt, z, A, B, C, D, bias, lengths, softplus, reverse)
-        BD = BLOCK
         with torch.cuda.device_of(x):
-            forward_kernel[meta.pop("grid")(BD)](
+            forward_kernel[_grid(x, B, BLOCK)](
                 x, dt, A, B, C, D, z if z is not None else x, bias, start, lengths, y, last, saves,
-                n_saves=n_saves, SAVE=save, BD=BD, T=T, num_warps=1, **meta,  # pyright: ignore[reportCallIssue]
+                n_saves=n_saves, SAVE=save, BD=BLOCK, T=T, num_warps=1, **meta,  # pyright: ignore[reportCallIssue]
             )  # fmt: skip
         ctx.save_for_backward(x, dt, A, B, C, D, z, bias, lengths, saves)
         ctx.options = softplus, reverse, h0 is not None
@@ -285,8 +284,7 @@ class TritonScan(torch.autograd.Function):
         rows, L, channels = x.shape
         N, groups = len(A), B.shape[2]
         meta = _meta(x, dt, z, A, B, C, D, bias, lengths, softplus, reverse)
-        BD = BLOCK_BACKWARD
-        grid = meta.pop("grid")(BD)
+        grid = _grid(x, B, BLOCK_BACKWARD)
         new = torch.empty if lengths is None else torch.zeros
         gx, gdt = (new(t.shape, dtype=t.dtype, device=x.device) for t in (x, dt))
         gz = None if z is None else new(z.shape, dtype=z.dtype, device=x.device)
@@ -298,7 +296,7 @@ class TritonScan(torch.autograd.Function):
                 x, dt, A, B, C, D, z if z is not None else x, bias, lengths, saves, gy.contiguous(),
                 g_last.mT.contiguous(),
                 gx, gdt, gA, gB, gC, gD, gz, gbias, g_start,
-                n_saves=saves.shape[1], BD=BD, T=T, num_warps=1, **meta,  # pyright: ignore[reportCallIssue]
+                n_saves=saves.shape[1], BD=BLOCK_BACKWARD, T=T, num_warps=1, **meta,  # pyright: ignore[reportCallIssue]
             )  # fmt: skip
         gB, gC = (part.unflatten(0, (groups, -1)).sum(1).permute(1, 2, 0, 3) for part in (gB, gC))
         return (
@@ -310,6 +308,14 @@ class TritonScan(torch.autograd.Function):
 def _dense(x: Tensor) -> Tensor:
     """x itself if its last axis is dense, as that of a slice of a projection's output is; else a copy."""
     return x if x.stride(-1) == 1 else x.contiguous()
+
+
+def _grid(x: Tensor, B: Tensor, BD: int) -> tuple[int, int]:
+    """A program for BD channels of a group, in each row."""
+    rows, _, channels = x.shape
+    groups = B.shape[2]
+    per_group = channels // groups
+    return groups * -(-per_group // BD), rows
 
 
 def _meta(
@@ -325,10 +331,9 @@ def _meta(
     softplus: bool,
     reverse: bool,
 ) -> dict[str, Any]:
-    """What both kernels are told: sizes, strides, which inputs there are; and the grid for a block of channels."""
-    rows, L, channels = x.shape
+    """What both kernels are told: sizes, strides, and which inputs there are."""
+    _, L, channels = x.shape
     groups, N = B.shape[2:]
-    per_group = channels // groups
     strides = {
         f"{name}_{axis}": tensor.stride(i)
         for name, tensor, axes in (
@@ -337,8 +342,7 @@ def _meta(
         for i, axis in enumerate(axes)
     }  # fmt: skip
     return {
-        "grid": lambda BD: (groups * triton.cdiv(per_group, BD), rows),
-        "L": L, "channels": channels, "per_group": per_group, "N": N, **strides,
+        "L": L, "channels": channels, "per_group": channels // groups, "N": N, **strides,
         "HAS_D": D is not None, "HAS_Z": z is not None, "HAS_BIAS": bias is not None,
         "HAS_LENGTHS": lengths is not None, "SOFTPLUS": softplus, "REVERSE": reverse,
         "BN": triton.next_power_of_2(N),
