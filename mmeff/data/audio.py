@@ -160,7 +160,7 @@ class AudioData(ClassificationData):
         augment: Random changes of training sounds; by default none.
         batch_size: Sounds per training step and process.
         split: How examples are divided; by default `AsGiven()`.
-        num_workers: Processes that read; by default none if the sounds are in memory and few, else one a core up to 8.
+        num_workers: Processes that read; by default none if the sounds are in memory and few, else one a core up to 16.
         seed: Of the order of the examples, of the cuts and of the augmentation.
     """
 

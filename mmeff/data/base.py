@@ -188,7 +188,7 @@ class _Reader:
 
 
 def _default_workers(signals: list[Signals]) -> int:
-    """0 if all is at hand and quickly prepared, else a worker a core, less this process's, at most 8."""
+    """0 if all is at hand and quickly prepared, else a worker a core, less this process's, at most 16."""
 
     def at_hand(part: Signals) -> bool:
         return part.spec.modality == "text" or (
@@ -196,4 +196,4 @@ def _default_workers(signals: list[Signals]) -> int:
         )
 
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return 0 if all(map(at_hand, signals)) else min(8, cores - 1)
+    return 0 if all(map(at_hand, signals)) else min(16, cores - 1)

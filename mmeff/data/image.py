@@ -245,7 +245,7 @@ class ImageData(ClassificationData):
         augment: Random changes of training images; by default none.
         batch_size: Images per training step and process.
         split: How examples are divided; by default `AsGiven()`.
-        num_workers: Processes that read; by default none if the images are in memory and few, else one a core up to 8.
+        num_workers: Processes that read; by default none if the images are in memory and few, else one a core up to 16.
         seed: Of the order of the examples and of the augmentation.
     """
 
