@@ -1,148 +1,203 @@
 """The selective scan in Triton: time runs sequentially, the state of a block of channels stays in registers.
 
-States lie in memory as (N, D): with channels contiguous a warp spreads a tile over 8 threads of 4 channels and 4
-threads of states, and sums over either axis cost few shuffles.
+States lie in memory as (N, D). A program is one warp. It walks `span` steps of one row with the (BN, BD) state of BD
+channels of one group, T steps an iteration, whose inputs were asked for an iteration ahead.
 
-A program walks one row and BD channels of one group, (N, BD) numbers of state, T steps an iteration. The forward pass
-saves the state before every T-th step. The backward pass goes through those groups of T steps from the end: it repeats
-a group from its saved state with all T states in registers, then takes the gradients step by step. What a program can
-only sum over its own channels (dB, dC) or its own row (dA, dD, d bias) goes to a buffer of its own and is summed by
-torch: no atomics, the same bits every time.
+Where rows and channels alone do not fill the chip, rows are cut into chunks of `span` steps: `ends_kernel` scans each
+chunk from a state of 0, `chain_kernel` turns the ends that it finds into the states that chunks start with, and
+`forward_kernel` then scans all chunks at once. The backward pass does the same with the gradient of the state.
+
+The forward pass keeps the state before every SAVED-th step. The backward pass goes through segments of SAVED steps from
+the end: it repeats a segment, leaving every T-th state in a scratch of the program's own, then goes through the
+segment's groups of T steps from the end with T states in registers. What a program can only sum over its own channels
+(dB, dC) or its own steps (dA, dD, d bias) goes to a buffer of its own and is summed by torch: no atomics, the same bits
+every time.
 """
 
-from typing import Any
+# pyright: reportGeneralTypeIssues=false, reportPossiblyUnboundVariable=false
 
-import torch
 import triton
 import triton.language as tl
-from torch import Tensor
-from torch.autograd.function import once_differentiable
 
-#: Steps between two saved states. Each keeps two (N, BD) tiles in registers in the backward pass.
-T = 4
-#: Channels of a program's tile, forward and backward.
-BLOCK, BLOCK_BACKWARD = 32, 16
+#: Steps between two states that the forward pass keeps.
+SAVED = 64
+LOG2_E = tl.constexpr(1.4426950408889634)
 
 
 @triton.jit
-def load_rows(p, s, length, first, stride, o, m, REVERSE: tl.constexpr, T: tl.constexpr):
-    """What the steps s to s + T - 1 read at `o`, as a tuple: all at once, for memory is far. 0 outside the row."""
+def place(
+    program, L, span, chunks, blocks, per_group, p_lengths,
+    HAS_LENGTHS: tl.constexpr, EVEN: tl.constexpr, BD: tl.constexpr,
+):  # fmt: skip
+    """Of a program: row, block of channels, chunk, group; its channels; the row's length; its first step and its end."""
+    i_chunk = program % chunks
+    i_block = program // chunks % blocks
+    i_b = (program // chunks // blocks).to(tl.int64)
+    blocks_of_group = tl.cdiv(per_group, BD)
+    i_g = i_block // blocks_of_group
+    o_g = i_block % blocks_of_group * BD + tl.arange(0, BD)
+    m_d = o_g < per_group
+    if EVEN:
+        m_d = tl.full([BD], True, tl.int1)
+    length = i_chunk * 0 + L
+    if HAS_LENGTHS:
+        length = tl.load(p_lengths + i_b).to(tl.int32)
+    start = i_chunk * span
+    return i_b, i_block, i_chunk, i_g, i_g * per_group + o_g, m_d, length, start, tl.minimum(start + span, length)
+
+
+@triton.jit
+def state_axis(N, BN: tl.constexpr, EVEN: tl.constexpr):
+    o_n = tl.arange(0, BN)
+    m_n = o_n < N
+    if EVEN:
+        m_n = tl.full([BN], True, tl.int1)
+    return o_n, m_n
+
+
+@triton.jit
+def token(s, length, REVERSE: tl.constexpr):
+    """The token that step s reads. Steps outside the row, which loads ahead ask for, read its first or last one."""
+    last = tl.maximum(length - 1, 0)
+    s = tl.minimum(tl.maximum(s, 0), last)
+    i_t = last - s if REVERSE else s
+    return i_t.to(tl.int64)
+
+
+@triton.jit
+def load_rows(p, s, length, stride, o, m, REVERSE: tl.constexpr, T: tl.constexpr):
+    """What the steps s to s + T - 1 read at `o`, as a tuple: all at once, for memory is far."""
     rows = ()
-    for i in tl.static_range(T):  # pyright: ignore[reportGeneralTypeIssues]
-        i_t = first - s - i if REVERSE else first + s + i
-        rows = rows + (tl.load(p + i_t * stride + o, m & (s + i >= 0) & (s + i < length), 0.0),)  # noqa: RUF005
+    for i in tl.static_range(T):
+        rows = rows + (tl.load(p + token(s + i, length, REVERSE) * stride + o, m, 0.0),)  # noqa: RUF005
     return rows
 
 
 @triton.jit
 def step_size(raw, b_bias, real, SOFTPLUS: tl.constexpr):
-    """dt from what the step read, and dt before its softplus. 0 past the end: the state passes unchanged."""
-    raw = raw.to(tl.float32) + b_bias
-    dt = raw
+    """dt from what the step read, and its derivative. dt is 0 past the end: the state passes unchanged.
+
+    softplus(v) = max(v, 0) + log1p(u), u = exp(-|v|); log1p(u) / u by a polynomial, within 2e-7 on [0, 1].
+    """
+    dt = raw.to(tl.float32) + b_bias
+    slope = dt * 0.0 + 1.0
     if SOFTPLUS:
-        # log1p is not there; above 20 softplus is the identity in fp32, below -15 log(1 + e) would lose what exp keeps.
-        e = tl.exp(raw)
-        dt = tl.where(raw > 20.0, raw, tl.where(raw < -15.0, e, tl.log(1.0 + e)))
-    return tl.where(real, dt, 0.0), raw
+        u = tl.exp2(tl.abs(dt) * -LOG2_E)
+        q = u * 0.0052534580 - 0.0295885075
+        q = q * u + 0.0783616677
+        q = q * u - 0.1367477030
+        q = q * u + 0.1911143064
+        q = q * u - 0.2484436929
+        q = q * u + 0.3331927061
+        q = q * u - 0.4999950230
+        q = q * u + 1.0
+        slope = tl.where(dt > 0, 1.0, u) / (1.0 + u)
+        dt = tl.maximum(dt, 0.0) + u * q
+    return tl.where(real, dt, 0.0), slope
 
 
-@triton.jit
-def forward_kernel(
-    p_x, p_dt, p_A, p_B, p_C, p_D, p_z, p_bias, p_h0, p_lengths, p_y, p_hT, p_saves,
-    L, channels, per_group, N, n_saves,
-    x_b, x_l, dt_b, dt_l, z_b, z_l, B_b, B_l, B_g, C_b, C_l, C_g,
-    HAS_D: tl.constexpr, HAS_Z: tl.constexpr, HAS_BIAS: tl.constexpr, HAS_LENGTHS: tl.constexpr,
-    SOFTPLUS: tl.constexpr, REVERSE: tl.constexpr, SAVE: tl.constexpr,
-    BD: tl.constexpr, BN: tl.constexpr, T: tl.constexpr,
+@triton.jit(do_not_specialize=["one"])
+def ends_kernel(
+    p_value, p_dt, p_A, p_weight, p_z, p_bias, p_lengths, p_ends, p_totals,
+    L, span, chunks, blocks, channels, per_group, N, one,
+    value_b, value_l, dt_b, dt_l, z_b, z_l, weight_b, weight_l, weight_g,
+    HAS_Z: tl.constexpr, HAS_BIAS: tl.constexpr, HAS_LENGTHS: tl.constexpr,
+    SOFTPLUS: tl.constexpr, REVERSE: tl.constexpr, ADJOINT: tl.constexpr,
+    EVEN_D: tl.constexpr, EVEN_N: tl.constexpr, BD: tl.constexpr, BN: tl.constexpr, T: tl.constexpr,
 ):  # fmt: skip
-    i_b = tl.program_id(1).to(tl.int64)
-    n_blocks = tl.cdiv(per_group, BD)
-    i_g = tl.program_id(0) // n_blocks
-    o_g = (tl.program_id(0) % n_blocks) * BD + tl.arange(0, BD)
-    o_d, m_d = i_g * per_group + o_g, o_g < per_group
-    o_n = tl.arange(0, BN)
-    m_n = o_n < N
-    o_state, m_state = o_n[:, None] * channels + o_d[None, :], m_n[:, None] & m_d[None, :]
-    length = tl.zeros([], tl.int64) + L
-    if HAS_LENGTHS:
-        length = tl.load(p_lengths + i_b).to(tl.int64)
-    first = length - 1 if REVERSE else length * 0
+    """Each chunk alone, from 0: h = a h + dt x B over its steps; ADJOINT: g = a (g + dy C) from its end to its start.
 
-    b_A = tl.load(p_A + o_state, m_state, 0.0) * 1.4426950408889634  # exp(v) = exp2(v log2 e)
-    b_h = tl.load(p_h0 + i_b * channels * N + o_state, m_state, 0.0)
-    if HAS_D:
-        b_D = tl.load(p_D + o_d, m_d, 0.0)
-    p_x += i_b * x_b
-    p_dt += i_b * dt_b
-    p_z += i_b * z_b
-    p_B += i_b * B_b + i_g * B_g
-    p_C += i_b * C_b + i_g * C_g
-    p_y += i_b * L * channels
-    p_saves += i_b * n_saves * channels * N
+    Writes what is left at the chunk's other end, and the sum of its dt: its decay is exp(A sum dt).
+    """
+    i_b, i_block, i_chunk, i_g, o_d, m_d, length, start, stop = place(
+        tl.program_id(0), L, span, chunks, blocks, per_group, p_lengths, HAS_LENGTHS, EVEN_D, BD
+    )
+    o_n, m_n = state_axis(N, BN, EVEN_N)
+    o_state, m_state = o_n[:, None] * channels + o_d[None, :] * one, m_n[:, None] & m_d[None, :]
+    b_A = tl.load(p_A + o_state, m_state, 0.0) * LOG2_E
     b_bias = tl.zeros([BD], tl.float32)
     if HAS_BIAS:
         b_bias = tl.load(p_bias + o_d, m_d, 0.0)
-    xs = load_rows(p_x, 0, length, first, x_l, o_d, m_d, REVERSE, T)
-    raws = load_rows(p_dt, 0, length, first, dt_l, o_d, m_d, REVERSE, T)
-    Bs = load_rows(p_B, 0, length, first, B_l, o_n, m_n, REVERSE, T)
-    Cs = load_rows(p_C, 0, length, first, C_l, o_n, m_n, REVERSE, T)
-    for k in range(0, tl.cdiv(length, T)):
-        if SAVE:
-            tl.store(p_saves + o_state, b_h, m_state)
-            p_saves += channels * N
-        next_xs = load_rows(p_x, k * T + T, length, first, x_l, o_d, m_d, REVERSE, T)
-        next_raws = load_rows(p_dt, k * T + T, length, first, dt_l, o_d, m_d, REVERSE, T)
-        next_Bs = load_rows(p_B, k * T + T, length, first, B_l, o_n, m_n, REVERSE, T)
-        next_Cs = load_rows(p_C, k * T + T, length, first, C_l, o_n, m_n, REVERSE, T)
+    p_value += i_b * value_b
+    p_dt += i_b * dt_b
+    p_z += i_b * z_b
+    p_weight += i_b * weight_b + i_g * weight_g
+    b_h = tl.zeros([BN, BD], tl.float32)
+    b_total = tl.zeros([BD], tl.float32)
+    groups_of_steps = tl.cdiv(tl.maximum(stop - start, 0), T)
+    s = start + (groups_of_steps - 1) * T if ADJOINT else start
+    values = load_rows(p_value, s, length, value_l, o_d, m_d, REVERSE, T)
+    raws = load_rows(p_dt, s, length, dt_l, o_d, m_d, REVERSE, T)
+    weights = load_rows(p_weight, s, length, weight_l, o_n, m_n, REVERSE, T)
+    for _ in range(0, groups_of_steps):
+        ahead = s - T if ADJOINT else s + T
+        next_values = load_rows(p_value, ahead, length, value_l, o_d, m_d, REVERSE, T)
+        next_raws = load_rows(p_dt, ahead, length, dt_l, o_d, m_d, REVERSE, T)
+        next_weights = load_rows(p_weight, ahead, length, weight_l, o_n, m_n, REVERSE, T)
         if HAS_Z:
-            zs = load_rows(p_z, k * T, length, first, z_l, o_d, m_d, REVERSE, T)
-        for i in tl.static_range(T):
-            s = k * T + i
-            i_t = first - s if REVERSE else first + s
-            m = m_d & (s < length)
-            b_x = xs[i].to(tl.float32)
-            b_dt, _ = step_size(raws[i], b_bias, m, SOFTPLUS)
-            b_h = tl.exp2(b_dt[None, :] * b_A) * b_h + (b_dt * b_x)[None, :] * Bs[i].to(tl.float32)[:, None]
-            b_y = tl.sum(b_h * Cs[i].to(tl.float32)[:, None], 0)
-            if HAS_D:
-                b_y += b_D * b_x
-            if HAS_Z:
-                b_z = zs[i].to(tl.float32)
-                b_y *= b_z * tl.sigmoid(b_z)
-            tl.store(p_y + i_t * channels + o_d, b_y, m)
-        xs, raws, Bs, Cs = next_xs, next_raws, next_Bs, next_Cs
-    tl.store(p_hT + i_b * channels * N + o_state, b_h, m_state)
+            zs = load_rows(p_z, s, length, z_l, o_d, m_d, REVERSE, T)
+        for j in tl.static_range(T):
+            i: tl.constexpr = T - 1 - j if ADJOINT else j
+            real = s + i < stop
+            b_dt, _ = step_size(raws[i], b_bias, real, SOFTPLUS)
+            b_value = values[i].to(tl.float32)
+            b_weight = weights[i].to(tl.float32)
+            b_total += b_dt
+            b_a = tl.exp2(b_dt[None, :] * b_A)
+            if ADJOINT:
+                if HAS_Z:
+                    b_z = zs[i].to(tl.float32)
+                    b_value *= b_z * tl.sigmoid(b_z)
+                b_value = tl.where(real, b_value, 0.0)
+                b_h = b_a * (b_h + b_value[None, :] * b_weight[:, None])
+            else:
+                b_h = b_a * b_h + (b_dt * b_value)[None, :] * b_weight[:, None]
+        values, raws, weights = next_values, next_raws, next_weights
+        s = ahead
+    i_row = i_b * chunks + i_chunk
+    tl.store(p_ends + i_row * channels * N + o_state, b_h, m_state)
+    tl.store(p_totals + i_row * channels + o_d, b_total, m_d)
 
 
 @triton.jit
-def backward_kernel(
-    p_x, p_dt, p_A, p_B, p_C, p_D, p_z, p_bias, p_lengths, p_saves, p_gy, p_ghT,
-    p_gx, p_gdt, p_gA, p_gB, p_gC, p_gD, p_gz, p_gbias, p_gh0,
-    L, channels, per_group, N, n_saves,
+def chain_kernel(
+    p_ends, p_totals, p_A, p_first, chunks, channels, N,
+    BACKWARD: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
+    """In place, from what chunks end with when they start from 0 to what they start with, one after the other."""
+    o = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    i_b = tl.program_id(1).to(tl.int64)
+    size = channels * N
+    m = o < size
+    b_A = tl.load(p_A + o, m, 0.0) * LOG2_E
+    b_h = tl.load(p_first + i_b * size + o, m, 0.0)
+    for j in range(0, chunks):
+        i_row = i_b * chunks + (chunks - 1 - j if BACKWARD else j)
+        b_end = tl.load(p_ends + i_row * size + o, m, 0.0)
+        b_total = tl.load(p_totals + i_row * channels + o % channels, m, 0.0)
+        tl.store(p_ends + i_row * size + o, b_h, m)
+        b_h = tl.exp2(b_A * b_total) * b_h + b_end
+
+
+@triton.jit(do_not_specialize=["one"])
+def forward_kernel(
+    p_x, p_dt, p_A, p_B, p_C, p_D, p_z, p_bias, p_lengths, p_starts, p_y, p_last, p_saves,
+    L, span, chunks, blocks, channels, per_group, N, one,
     x_b, x_l, dt_b, dt_l, z_b, z_l, B_b, B_l, B_g, C_b, C_l, C_g,
     HAS_D: tl.constexpr, HAS_Z: tl.constexpr, HAS_BIAS: tl.constexpr, HAS_LENGTHS: tl.constexpr,
-    SOFTPLUS: tl.constexpr, REVERSE: tl.constexpr,
-    BD: tl.constexpr, BN: tl.constexpr, T: tl.constexpr,
+    SOFTPLUS: tl.constexpr, REVERSE: tl.constexpr, SAVE: tl.constexpr, SAVED: tl.constexpr,
+    EVEN_D: tl.constexpr, EVEN_N: tl.constexpr, BD: tl.constexpr, BN: tl.constexpr, T: tl.constexpr,
 ):  # fmt: skip
-    i_b = tl.program_id(1).to(tl.int64)
-    n_blocks = tl.cdiv(per_group, BD)
-    i_block = tl.program_id(0)
-    i_g = i_block // n_blocks
-    o_g = (i_block % n_blocks) * BD + tl.arange(0, BD)
-    o_d, m_d = i_g * per_group + o_g, o_g < per_group
-    o_n = tl.arange(0, BN)
-    m_n = o_n < N
-    o_state, m_state = o_n[:, None] * channels + o_d[None, :], m_n[:, None] & m_d[None, :]
-    length = tl.zeros([], tl.int64) + L
-    if HAS_LENGTHS:
-        length = tl.load(p_lengths + i_b).to(tl.int64)
-    first = length - 1 if REVERSE else length * 0
-
-    b_A = tl.load(p_A + o_state, m_state, 0.0)
-    b_g = tl.load(p_ghT + i_b * channels * N + o_state, m_state, 0.0)  # dLoss / dh of the step before the last one seen
-    b_gA = tl.zeros([BN, BD], tl.float32)
-    b_gD = tl.zeros([BD], tl.float32)
-    b_gbias = tl.zeros([BD], tl.float32)
+    i_b, i_block, i_chunk, i_g, o_d, m_d, length, start, stop = place(
+        tl.program_id(0), L, span, chunks, blocks, per_group, p_lengths, HAS_LENGTHS, EVEN_D, BD
+    )
+    o_n, m_n = state_axis(N, BN, EVEN_N)
+    o_state, m_state = o_n[:, None] * channels + o_d[None, :] * one, m_n[:, None] & m_d[None, :]
+    b_A = tl.load(p_A + o_state, m_state, 0.0) * LOG2_E  # exp(v) = exp2(v log2 e)
+    b_h = tl.load(p_starts + (i_b * chunks + i_chunk) * channels * N + o_state, m_state, 0.0)
+    b_bias = tl.zeros([BD], tl.float32)
+    if HAS_BIAS:
+        b_bias = tl.load(p_bias + o_d, m_d, 0.0)
     b_D = tl.zeros([BD], tl.float32)
     if HAS_D:
         b_D = tl.load(p_D + o_d, m_d, 0.0)
@@ -151,199 +206,157 @@ def backward_kernel(
     p_z += i_b * z_b
     p_B += i_b * B_b + i_g * B_g
     p_C += i_b * C_b + i_g * C_g
-    p_saves += i_b * n_saves * channels * N
-    row = i_b * L * channels
-    p_gy += row
-    part = (i_block * tl.num_programs(1).to(tl.int64) + i_b) * L * N
-    groups_of_steps = tl.cdiv(length, T)
-    p_saves += groups_of_steps * channels * N
+    p_y += i_b * L * channels
+    p_saves += (i_b * tl.cdiv(L, SAVED) + start // SAVED) * channels * N
+    xs = load_rows(p_x, start, length, x_l, o_d, m_d, REVERSE, T)
+    raws = load_rows(p_dt, start, length, dt_l, o_d, m_d, REVERSE, T)
+    Bs = load_rows(p_B, start, length, B_l, o_n, m_n, REVERSE, T)
+    Cs = load_rows(p_C, start, length, C_l, o_n, m_n, REVERSE, T)
+    for s in range(start, stop, T):
+        if SAVE:
+            if s % SAVED == 0:
+                tl.store(p_saves + o_state, b_h, m_state)
+                p_saves += channels * N
+        next_xs = load_rows(p_x, s + T, length, x_l, o_d, m_d, REVERSE, T)
+        next_raws = load_rows(p_dt, s + T, length, dt_l, o_d, m_d, REVERSE, T)
+        next_Bs = load_rows(p_B, s + T, length, B_l, o_n, m_n, REVERSE, T)
+        next_Cs = load_rows(p_C, s + T, length, C_l, o_n, m_n, REVERSE, T)
+        if HAS_Z:
+            zs = load_rows(p_z, s, length, z_l, o_d, m_d, REVERSE, T)
+        for i in tl.static_range(T):
+            real = s + i < stop
+            b_x = xs[i].to(tl.float32)
+            b_dt, _ = step_size(raws[i], b_bias, real, SOFTPLUS)
+            b_h = tl.exp2(b_dt[None, :] * b_A) * b_h + (b_dt * b_x)[None, :] * Bs[i].to(tl.float32)[:, None]
+            b_y = tl.sum(b_h * Cs[i].to(tl.float32)[:, None], 0) + b_D * b_x
+            if HAS_Z:
+                b_z = zs[i].to(tl.float32)
+                b_y *= b_z * tl.sigmoid(b_z)
+            tl.store(p_y + token(s + i, length, REVERSE) * channels + o_d, b_y, m_d & real)
+        xs, raws, Bs, Cs = next_xs, next_raws, next_Bs, next_Cs
+    if i_chunk == chunks - 1:
+        tl.store(p_last + i_b * channels * N + o_state, b_h, m_state)
+
+
+@triton.jit
+def backward_kernel(
+    p_x, p_dt, p_A, p_B, p_C, p_D, p_z, p_bias, p_lengths, p_saves, p_scratch, p_gy, p_starts,
+    p_gx, p_gdt, p_gA, p_gB, p_gC, p_gD, p_gz, p_gbias, p_first,
+    programs_before, L, rows, span, chunks, blocks, channels, per_group, N,
+    x_b, x_l, dt_b, dt_l, z_b, z_l, B_b, B_l, B_g, C_b, C_l, C_g,
+    HAS_D: tl.constexpr, HAS_Z: tl.constexpr, HAS_BIAS: tl.constexpr, HAS_LENGTHS: tl.constexpr,
+    SOFTPLUS: tl.constexpr, REVERSE: tl.constexpr, SAVED: tl.constexpr,
+    EVEN_D: tl.constexpr, EVEN_N: tl.constexpr, BD: tl.constexpr, BN: tl.constexpr, T: tl.constexpr,
+):  # fmt: skip
+    i_b, i_block, i_chunk, i_g, o_d, m_d, length, start, stop = place(
+        tl.program_id(0) + programs_before, L, span, chunks, blocks, per_group, p_lengths, HAS_LENGTHS, EVEN_D, BD
+    )
+    o_n, m_n = state_axis(N, BN, EVEN_N)
+    o_state, m_state = o_n[:, None] * channels + o_d[None, :], m_n[:, None] & m_d[None, :]
+    o_scratch = o_n[:, None] * BD + tl.arange(0, BD)[None, :]
+    i_row = i_b * chunks + i_chunk
+    b_A = tl.load(p_A + o_state, m_state, 0.0)
+    # The gradient of the state behind the step at hand, as later steps have left it.
+    b_g = tl.load(p_starts + i_row * channels * N + o_state, m_state, 0.0)
+    b_gA = tl.zeros([BN, BD], tl.float32)
+    b_gD = tl.zeros([BD], tl.float32)
+    b_gbias = tl.zeros([BD], tl.float32)
     b_bias = tl.zeros([BD], tl.float32)
     if HAS_BIAS:
         b_bias = tl.load(p_bias + o_d, m_d, 0.0)
-    s = groups_of_steps * T - T
-    xs = load_rows(p_x, s, length, first, x_l, o_d, m_d, REVERSE, T)
-    raws = load_rows(p_dt, s, length, first, dt_l, o_d, m_d, REVERSE, T)
-    Bs = load_rows(p_B, s, length, first, B_l, o_n, m_n, REVERSE, T)
-    Cs = load_rows(p_C, s, length, first, C_l, o_n, m_n, REVERSE, T)
-    gys = load_rows(p_gy, s, length, first, channels, o_d, m_d, REVERSE, T)
-    p_saves -= channels * N
-    b_save = tl.load(p_saves + o_state, m_state & (length > 0), 0.0)
-    for j in range(0, groups_of_steps):
-        k = groups_of_steps - 1 - j
-        s = k * T - T
-        next_xs = load_rows(p_x, s, length, first, x_l, o_d, m_d, REVERSE, T)
-        next_raws = load_rows(p_dt, s, length, first, dt_l, o_d, m_d, REVERSE, T)
-        next_Bs = load_rows(p_B, s, length, first, B_l, o_n, m_n, REVERSE, T)
-        next_Cs = load_rows(p_C, s, length, first, C_l, o_n, m_n, REVERSE, T)
-        next_gys = load_rows(p_gy, s, length, first, channels, o_d, m_d, REVERSE, T)
-        p_saves -= channels * N
-        next_save = tl.load(p_saves + o_state, m_state & (k > 0), 0.0)
-        if HAS_Z:
-            zs = load_rows(p_z, k * T, length, first, z_l, o_d, m_d, REVERSE, T)
-        b_h = b_save
-        before = ()  # the state before each of the T steps
-        decays = ()
-        for i in tl.static_range(T):
-            b_dt, _ = step_size(raws[i], b_bias, m_d & (k * T + i < length), SOFTPLUS)
-            b_a = tl.exp2(b_dt[None, :] * (b_A * 1.4426950408889634))
-            before = before + (b_h,)  # noqa: RUF005
-            decays = decays + (b_a,)  # noqa: RUF005
-            b_h = b_a * b_h + (b_dt * xs[i].to(tl.float32))[None, :] * Bs[i].to(tl.float32)[:, None]
-        for i in tl.static_range(T - 1, -1, -1):
-            s = k * T + i
-            i_t = first - s if REVERSE else first + s
-            m, m_t = m_d & (s < length), m_n & (s < length)
-            b_x, b_gy = xs[i].to(tl.float32), gys[i].to(tl.float32)
-            b_B, b_C = Bs[i].to(tl.float32), Cs[i].to(tl.float32)
-            b_dt, b_raw = step_size(raws[i], b_bias, m, SOFTPLUS)
-            b_ah = decays[i] * before[i]
-            b_now = b_ah + (b_dt * b_x)[None, :] * b_B[:, None]
+    b_D = tl.zeros([BD], tl.float32)
+    if HAS_D:
+        b_D = tl.load(p_D + o_d, m_d, 0.0)
+    p_x += i_b * x_b
+    p_dt += i_b * dt_b
+    p_z += i_b * z_b
+    p_B += i_b * B_b + i_g * B_g
+    p_C += i_b * C_b + i_g * C_g
+    o_row = i_b * L * channels
+    p_gy += o_row
+    p_scratch += tl.program_id(0).to(tl.int64) * (SAVED // T) * BN * BD
+    o_part = (i_block.to(tl.int64) * rows + i_b) * L * N
+    p_saves += i_b * tl.cdiv(L, SAVED) * channels * N
+
+    segments = tl.cdiv(tl.maximum(stop - start, 0), SAVED)
+    for segment in range(0, segments):
+        begin = start + (segments - 1 - segment) * SAVED
+        groups_of_steps = tl.cdiv(tl.minimum(begin + SAVED, stop) - begin, T)
+        b_h = tl.load(p_saves + (begin // SAVED).to(tl.int64) * channels * N + o_state, m_state, 0.0)
+        xs = load_rows(p_x, begin, length, x_l, o_d, m_d, REVERSE, T)
+        raws = load_rows(p_dt, begin, length, dt_l, o_d, m_d, REVERSE, T)
+        Bs = load_rows(p_B, begin, length, B_l, o_n, m_n, REVERSE, T)
+        for k in range(0, groups_of_steps):
+            s = begin + k * T
+            tl.store(p_scratch + k * BN * BD + o_scratch, b_h)
+            next_xs = load_rows(p_x, s + T, length, x_l, o_d, m_d, REVERSE, T)
+            next_raws = load_rows(p_dt, s + T, length, dt_l, o_d, m_d, REVERSE, T)
+            next_Bs = load_rows(p_B, s + T, length, B_l, o_n, m_n, REVERSE, T)
+            for i in tl.static_range(T):
+                b_dt, _ = step_size(raws[i], b_bias, s + i < stop, SOFTPLUS)
+                b_x, b_B = xs[i].to(tl.float32), Bs[i].to(tl.float32)
+                b_h = tl.exp2(b_dt[None, :] * (b_A * LOG2_E)) * b_h + (b_dt * b_x)[None, :] * b_B[:, None]
+            xs, raws, Bs = next_xs, next_raws, next_Bs
+        tl.debug_barrier()  # the scratch is written before it is read
+
+        s = begin + (groups_of_steps - 1) * T
+        xs = load_rows(p_x, s, length, x_l, o_d, m_d, REVERSE, T)
+        raws = load_rows(p_dt, s, length, dt_l, o_d, m_d, REVERSE, T)
+        Bs = load_rows(p_B, s, length, B_l, o_n, m_n, REVERSE, T)
+        Cs = load_rows(p_C, s, length, C_l, o_n, m_n, REVERSE, T)
+        gys = load_rows(p_gy, s, length, channels, o_d, m_d, REVERSE, T)
+        b_before = tl.load(p_scratch + (groups_of_steps - 1) * BN * BD + o_scratch)
+        for j in range(0, groups_of_steps):
+            k = groups_of_steps - 1 - j
+            s = begin + k * T
+            next_xs = load_rows(p_x, s - T, length, x_l, o_d, m_d, REVERSE, T)
+            next_raws = load_rows(p_dt, s - T, length, dt_l, o_d, m_d, REVERSE, T)
+            next_Bs = load_rows(p_B, s - T, length, B_l, o_n, m_n, REVERSE, T)
+            next_Cs = load_rows(p_C, s - T, length, C_l, o_n, m_n, REVERSE, T)
+            next_gys = load_rows(p_gy, s - T, length, channels, o_d, m_d, REVERSE, T)
+            next_before = tl.load(p_scratch + tl.maximum(k - 1, 0) * BN * BD + o_scratch)
             if HAS_Z:
-                b_z = zs[i].to(tl.float32)
-                b_sigma = tl.sigmoid(b_z)
-                b_y = tl.sum(b_now * b_C[:, None], 0) + b_D * b_x
-                b_gz = b_gy * b_y * b_sigma * (1.0 + b_z * (1.0 - b_sigma))
-                tl.store(p_gz + row + i_t * channels + o_d, b_gz, m)
-                b_gy *= b_z * b_sigma
-            b_g += b_gy[None, :] * b_C[:, None]
-            b_gC = tl.sum(b_gy[None, :] * b_now, 1)
-            b_gB = tl.sum((b_dt * b_x)[None, :] * b_g, 1)
-            tl.store(p_gC + part + i_t * N + o_n, b_gC, m_t)
-            tl.store(p_gB + part + i_t * N + o_n, b_gB, m_t)
-            b_gdtx = tl.sum(b_g * b_B[:, None], 0)
-            b_q = b_g * b_ah
-            b_gA += b_dt[None, :] * b_q
-            b_gdt = b_x * b_gdtx + tl.sum(b_q * b_A, 0)
-            if SOFTPLUS:
-                b_gdt *= tl.sigmoid(b_raw)
-            tl.store(p_gdt + row + i_t * channels + o_d, b_gdt, m)
-            tl.store(p_gx + row + i_t * channels + o_d, b_dt * b_gdtx + b_D * b_gy, m)
-            b_gD += b_gy * b_x
-            b_gbias += tl.where(m, b_gdt, 0.0)
-            b_g = decays[i] * b_g
-        xs, raws, Bs, Cs, gys, b_save = next_xs, next_raws, next_Bs, next_Cs, next_gys, next_save
-    tl.store(p_gh0 + i_b * channels * N + o_state, b_g, m_state)
-    tl.store(p_gA + i_b * channels * N + o_state, b_gA, m_state)
-    tl.store(p_gD + i_b * channels + o_d, b_gD, m_d)
-    tl.store(p_gbias + i_b * channels + o_d, b_gbias, m_d)
-
-
-class TritonScan(torch.autograd.Function):
-    """x, dt, z (B, L, D), A (D, N), B and C (B, L, G, N), D and bias (D,), h0 (B, D, N), lengths (B,) -> y, hT.
-
-    z, D, bias, h0 and lengths may be None. Computes in fp32 whatever the inputs' types, which A, D, bias and h0 must
-    already be. y has x's type, every gradient that of its tensor.
-    """
-
-    @staticmethod
-    def forward(
-        ctx: Any,
-        x: Tensor,
-        dt: Tensor,
-        A: Tensor,
-        B: Tensor,
-        C: Tensor,
-        D: Tensor | None,
-        z: Tensor | None,
-        bias: Tensor | None,
-        h0: Tensor | None,
-        lengths: Tensor | None,
-        softplus: bool,
-        reverse: bool,
-    ) -> tuple[Tensor, Tensor]:
-        rows, L, channels = x.shape
-        N = A.shape[1]
-        x, dt, B, C = (_dense(tensor) for tensor in (x, dt, B, C))
-        z = None if z is None else _dense(z)
-        A = A.t().contiguous()
-        D, bias = (None if tensor is None else tensor.contiguous() for tensor in (D, bias))
-        start = A.new_zeros(rows, N, channels) if h0 is None else h0.mT.contiguous()
-        # Padding is not written by the kernels.
-        y = torch.empty(x.shape, dtype=x.dtype, device=x.device) if lengths is None else torch.zeros_like(x)
-        last = torch.empty_like(start)
-        save = any(ctx.needs_input_grad)
-        n_saves = -(-L // T) if save else 0
-        saves = A.new_empty(rows, n_saves, N, channels)
-        meta = _meta(x, dt, z, A, B, C, D, bias, lengths, softplus, reverse)
-        with torch.cuda.device_of(x):
-            forward_kernel[_grid(x, B, BLOCK)](
-                x, dt, A, B, C, D, z if z is not None else x, bias, start, lengths, y, last, saves,
-                n_saves=n_saves, SAVE=save, BD=BLOCK, T=T, num_warps=1, **meta,  # pyright: ignore[reportCallIssue]
-            )  # fmt: skip
-        ctx.save_for_backward(x, dt, A, B, C, D, z, bias, lengths, saves)
-        ctx.options = softplus, reverse, h0 is not None
-        return y, last.mT
-
-    @staticmethod
-    @once_differentiable
-    def backward(  # pyright: ignore[reportIncompatibleMethodOverride]
-        ctx: Any, gy: Tensor, g_last: Tensor
-    ) -> tuple[Tensor | None, ...]:
-        x, dt, A, B, C, D, z, bias, lengths, saves = ctx.saved_tensors
-        softplus, reverse, has_state = ctx.options
-        rows, L, channels = x.shape
-        N, groups = len(A), B.shape[2]
-        meta = _meta(x, dt, z, A, B, C, D, bias, lengths, softplus, reverse)
-        grid = _grid(x, B, BLOCK_BACKWARD)
-        new = torch.empty if lengths is None else torch.zeros
-        gx, gdt = (new(t.shape, dtype=t.dtype, device=x.device) for t in (x, dt))
-        gz = None if z is None else new(z.shape, dtype=z.dtype, device=x.device)
-        gB, gC = new(2, grid[0], rows, L, N, dtype=torch.float32, device=x.device)
-        gA, g_start = A.new_empty(2, rows, N, channels)
-        gD, gbias = A.new_empty(2, rows, channels)
-        with torch.cuda.device_of(x):
-            backward_kernel[grid](
-                x, dt, A, B, C, D, z if z is not None else x, bias, lengths, saves, gy.contiguous(),
-                g_last.mT.contiguous(),
-                gx, gdt, gA, gB, gC, gD, gz, gbias, g_start,
-                n_saves=saves.shape[1], BD=BLOCK_BACKWARD, T=T, num_warps=1, **meta,  # pyright: ignore[reportCallIssue]
-            )  # fmt: skip
-        gB, gC = (part.unflatten(0, (groups, -1)).sum(1).permute(1, 2, 0, 3) for part in (gB, gC))
-        return (
-            gx, gdt, gA.sum(0).t(), gB.to(B.dtype), gC.to(C.dtype), None if D is None else gD.sum(0), gz,
-            None if bias is None else gbias.sum(0), g_start.mT if has_state else None, None, None, None,
-        )  # fmt: skip
-
-
-def _dense(x: Tensor) -> Tensor:
-    """x itself if its last axis is dense, as that of a slice of a projection's output is; else a copy."""
-    return x if x.stride(-1) == 1 else x.contiguous()
-
-
-def _grid(x: Tensor, B: Tensor, BD: int) -> tuple[int, int]:
-    """A program for BD channels of a group, in each row."""
-    rows, _, channels = x.shape
-    groups = B.shape[2]
-    per_group = channels // groups
-    return groups * -(-per_group // BD), rows
-
-
-def _meta(
-    x: Tensor,
-    dt: Tensor,
-    z: Tensor | None,
-    A: Tensor,
-    B: Tensor,
-    C: Tensor,
-    D: Tensor | None,
-    bias: Tensor | None,
-    lengths: Tensor | None,
-    softplus: bool,
-    reverse: bool,
-) -> dict[str, Any]:
-    """What both kernels are told: sizes, strides, and which inputs there are."""
-    _, L, channels = x.shape
-    groups, N = B.shape[2:]
-    strides = {
-        f"{name}_{axis}": tensor.stride(i)
-        for name, tensor, axes in (
-            ("x", x, "bl"), ("dt", dt, "bl"), ("z", x if z is None else z, "bl"), ("B", B, "blg"), ("C", C, "blg"),
-        )
-        for i, axis in enumerate(axes)
-    }  # fmt: skip
-    return {
-        "L": L, "channels": channels, "per_group": channels // groups, "N": N, **strides,
-        "HAS_D": D is not None, "HAS_Z": z is not None, "HAS_BIAS": bias is not None,
-        "HAS_LENGTHS": lengths is not None, "SOFTPLUS": softplus, "REVERSE": reverse,
-        "BN": triton.next_power_of_2(N),
-    }  # fmt: skip
+                zs = load_rows(p_z, s, length, z_l, o_d, m_d, REVERSE, T)
+            hs = (b_before,)  # the state before each of the T steps, and after the last
+            dts = ()
+            slopes = ()
+            for i in tl.static_range(T):
+                b_dt, b_slope = step_size(raws[i], b_bias, s + i < stop, SOFTPLUS)
+                b_a = tl.exp2(b_dt[None, :] * (b_A * LOG2_E))
+                b_h = b_a * hs[i] + (b_dt * xs[i].to(tl.float32))[None, :] * Bs[i].to(tl.float32)[:, None]
+                hs = hs + (b_h,)  # noqa: RUF005
+                dts = dts + (b_dt,)  # noqa: RUF005
+                slopes = slopes + (b_slope,)  # noqa: RUF005
+            for i in tl.static_range(T - 1, -1, -1):
+                real = s + i < stop
+                i_t = token(s + i, length, REVERSE)
+                b_x, b_gy = xs[i].to(tl.float32), tl.where(real, gys[i].to(tl.float32), 0.0)
+                b_B, b_C = Bs[i].to(tl.float32), Cs[i].to(tl.float32)
+                b_dt = dts[i]
+                if HAS_Z:
+                    b_z = zs[i].to(tl.float32)
+                    b_sigma = tl.sigmoid(b_z)
+                    b_y = tl.sum(hs[i + 1] * b_C[:, None], 0) + b_D * b_x
+                    b_gz = b_gy * b_y * b_sigma * (1.0 + b_z * (1.0 - b_sigma))
+                    tl.store(p_gz + o_row + i_t * channels + o_d, b_gz, m_d & real)
+                    b_gy *= b_z * b_sigma
+                b_g += b_gy[None, :] * b_C[:, None]
+                b_gC = tl.sum(b_gy[None, :] * hs[i + 1], 1)
+                b_gB = tl.sum((b_dt * b_x)[None, :] * b_g, 1)
+                tl.store(p_gC + o_part + i_t * N + o_n, b_gC, m_n & real)
+                tl.store(p_gB + o_part + i_t * N + o_n, b_gB, m_n & real)
+                b_gdtx = tl.sum(b_g * b_B[:, None], 0)
+                b_g = tl.exp2(b_dt[None, :] * (b_A * LOG2_E)) * b_g
+                b_q = b_g * hs[i]
+                b_gA += b_dt[None, :] * b_q
+                b_gdt = (b_x * b_gdtx + tl.sum(b_q * b_A, 0)) * slopes[i]
+                tl.store(p_gdt + o_row + i_t * channels + o_d, b_gdt, m_d & real)
+                tl.store(p_gx + o_row + i_t * channels + o_d, b_dt * b_gdtx + b_D * b_gy, m_d & real)
+                b_gD += b_gy * b_x
+                b_gbias += tl.where(real, b_gdt, 0.0)
+            xs, raws, Bs, Cs, gys, b_before = next_xs, next_raws, next_Bs, next_Cs, next_gys, next_before
+    if i_chunk == 0:
+        tl.store(p_first + i_b * channels * N + o_state, b_g, m_state)
+    tl.store(p_gA + i_row * channels * N + o_state, b_gA, m_state)
+    tl.store(p_gD + i_row * channels + o_d, b_gD, m_d)
+    tl.store(p_gbias + i_row * channels + o_d, b_gbias, m_d)

@@ -159,7 +159,7 @@ def _triton(
     reverse: bool,
     lengths: Tensor | None,
 ) -> tuple[Tensor, Tensor]:
-    from .kernel import TritonScan
+    from .launch import TritonScan
 
     B, C = (weights[:, :, None] if weights.dim() == 3 else weights for weights in (B, C))
     D, dt_bias, state = (None if tensor is None else tensor.float() for tensor in (D, dt_bias, state))
