@@ -40,16 +40,19 @@ class AdamWCosine:
 
     def build(self, layers: list[list[nn.Module]], steps: int) -> tuple[optim.Optimizer, LambdaLR]:
         """layers: from the input to the head; modules at the same depth stand in one list."""
-        groups = []
-        cuda = any(p.is_cuda for modules in layers for m in modules for p in m.parameters())
+        # A group is a launch of its own: layers that are treated alike share one.
+        groups: dict[tuple[float, float], list[nn.Parameter]] = {}
         for depth, modules in enumerate(layers):
             lr = self.lr * self.layer_decay ** (len(layers) - 1 - depth)
             for decay, params in zip((self.weight_decay, 0.0), split_by_decay(modules), strict=True):
-                if params:
-                    groups.append({"params": params, "lr": lr, "weight_decay": decay})
+                groups.setdefault((lr, decay), []).extend(params)
+        named = [
+            {"params": params, "lr": lr, "weight_decay": decay} for (lr, decay), params in groups.items() if params
+        ]
+        cuda = any(p.is_cuda for params in groups.values() for p in params)
         return (
             # Lightning clips no gradients for a fused optimizer under autocast, which CUDA runs use.
-            optimizer := optim.AdamW(groups, lr=self.lr, betas=self.betas, fused=not cuda),
+            optimizer := optim.AdamW(named, lr=self.lr, betas=self.betas, fused=not cuda),
             LambdaLR(optimizer, lambda step: self.factor(step, steps)),
         )
 

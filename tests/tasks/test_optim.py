@@ -27,6 +27,13 @@ def test_every_parameter_lies_in_one_group() -> None:
     assert sorted(grouped) == sorted(id(p) for p in whole.parameters())
 
 
+def test_layers_that_are_treated_alike_share_a_group() -> None:
+    _, layers = model()
+    assert len(AdamWCosine().build(layers, 10)[0].param_groups) == 2
+    assert len(AdamWCosine(weight_decay=0.0).build(layers, 10)[0].param_groups) == 1
+    assert len(AdamWCosine(layer_decay=0.5).build(layers, 10)[0].param_groups) == 2 * len(layers) - 1, "a bare norm"
+
+
 def test_frozen_parameters_are_left_out() -> None:
     whole, layers = model()
     whole[2].requires_grad_(False)
