@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from mmeff_kernels.selective_scan import selective_scan, selective_scan_reference
+from mmeff_kernels.selective_scan import launch, selective_scan, selective_scan_reference
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
@@ -70,6 +70,39 @@ def test_groups_and_packed_rows(reverse: bool) -> None:
     tensors = inputs(1, 9, 8, 4) | {"initial_state": torch.randn(3, 8, 4)}
     found = errors(tensors, dt_softplus=True, reverse=reverse, cu_seqlens=torch.tensor([0, 4, 5, 9]))
     assert max(found.values()) <= 1e-5, found
+
+
+@pytest.mark.parametrize("reverse", [False, True], ids=["forward", "reverse"])
+@pytest.mark.parametrize("busy", [1, 10**6], ids=["whole rows", "chunks"])
+def test_segments_and_chunks(busy: int, reverse: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Several segments of 8 steps, walked by one program or each by its own; rows that end in the first, in the last,
+    at a border."""
+    monkeypatch.setattr(launch, "SAVED", 8)
+    monkeypatch.setattr(launch, "BUSY", busy)
+    assert launch.chunks(3, 21) == ((1, 24) if busy == 1 else (3, 8))
+    for N in (1, 8):
+        tensors = inputs(4, 21, 6, N, groups=2)
+        found = errors(tensors, dt_softplus=True, reverse=reverse, lengths=torch.tensor([21, 16, 3, 0]))
+        assert max(found.values()) <= 1e-5, found
+        found = errors(plain(tensors), reverse=reverse)
+        assert max(found.values()) <= 1e-5, found
+
+
+def test_more_programs_than_a_launch(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(launch, "LARGEST_LAUNCH", 2)
+    found = errors(inputs(5, 3, 6, 4), dt_softplus=True)
+    assert max(found.values()) <= 1e-5, found
+
+
+@pytest.mark.parametrize(("programs", "L", "expected"), [
+    (launch.BUSY, 10_000, (1, 10_048)),  # rows and channels fill the chip
+    (launch.BUSY - 1, 1024, (3, 384)),
+    (96, 6084, (20, 320)),
+    (1, 64, (1, 64)),  # never shorter than what is saved
+    (1, 65, (2, 64)),
+])  # fmt: skip
+def test_the_rule_of_chunks(programs: int, L: int, expected: tuple[int, int]) -> None:
+    assert launch.chunks(programs, L) == expected
 
 
 def test_decays_near_nought_and_near_one() -> None:
@@ -139,8 +172,9 @@ def test_what_the_kernels_cannot_do_is_said(monkeypatch: pytest.MonkeyPatch) -> 
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("reverse", [False, True], ids=["forward", "reverse"])
-@pytest.mark.parametrize("N", [1, 8, 16, 64])
-@pytest.mark.parametrize("L", [63, 64, 65, 127, 197, 513, 730, 1025, 2345])
+@pytest.mark.parametrize(("L", "N"), [
+    (63, 16), (64, 1), (65, 8), (127, 64), (197, 16), (513, 1), (730, 8), (1025, 64), (2345, 16),
+])  # fmt: skip
 def test_real_sizes(L: int, N: int, reverse: bool) -> None:
     tensors = inputs(3, L, 100, N)
     found = errors(tensors, dt_softplus=True, reverse=reverse, lengths=torch.tensor([L, L // 2, 1]))

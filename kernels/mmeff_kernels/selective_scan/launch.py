@@ -151,11 +151,11 @@ class _Scan:
         self.tensors = {"x": x, "dt": dt, "z": self.z, "B": B, "C": C}
         self.sizes = {
             "L": L, "span": span, "chunks": self.chunks, "blocks": self.blocks,
-            "channels": channels, "per_group": per_group, "N": N,
+            "channels": channels, "per_group": per_group, "N": N, "reverse": int(reverse),
         }  # fmt: skip
         self.options = {
             "HAS_Z": z is not None, "HAS_BIAS": bias is not None, "HAS_LENGTHS": lengths is not None,
-            "SOFTPLUS": softplus, "REVERSE": reverse, "EVEN_D": per_group % self.tile.BD == 0,
+            "SOFTPLUS": softplus, "EVEN_D": per_group % self.tile.BD == 0,
             "EVEN_N": self.tile.BN == N, "BD": self.tile.BD, "BN": self.tile.BN, "T": self.tile.T,
         }  # fmt: skip
 
