@@ -48,6 +48,9 @@ def own_files(tmp_path, monkeypatch) -> None:
         picture = Path("cifar10", "test" if i % 7 == 0 else "train", digits.labels[i], f"{i}.jpg")
         picture.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(digits.items[i]).save(picture)
+        spoken = Path("fsdd", f"{i % 10}_speaker_{i // 10}.flac")
+        spoken.parent.mkdir(exist_ok=True)
+        soundfile.write(spoken, *tones.items[i])
     with open("agnews.csv", "w", newline="") as file:
         rows = zip(["train", "val", "test"] * 66, glosses.labels, glosses.items, glosses.items[1:], strict=False)
         csv.writer(file).writerows([("split", "label", "title", "description"), *rows])
