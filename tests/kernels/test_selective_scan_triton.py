@@ -116,7 +116,7 @@ def test_half_precision_loses_no_more_than_its_rounding() -> None:
     tensors = inputs(2, 9, 8, 4)
     rounded = {k: t.bfloat16().float() if k in ("x", "dt", "B", "C", "z") else t for k, t in tensors.items()}
     found = errors(rounded, torch.bfloat16, dt_softplus=True)
-    assert max(found.values()) <= 5e-3, found
+    assert max(found.values()) <= 1e-2, found
     assert found["state"] <= 1e-5, "the state is kept in fp32"
 
 

@@ -13,6 +13,7 @@ import math
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
@@ -140,3 +141,57 @@ def _sum_channels(weights: Tensor, h: Tensor) -> Tensor:
     """weights (T, B, D), h (T, B, N, D) -> sum over d of weights h, (T, B, N). A row times the transpose: the other
     way round, (N, D) times a column, is eight times slower in MKL."""
     return torch.matmul(weights[:, :, None], h.transpose(2, 3)).squeeze(2)
+
+
+def blocked_scan(
+    tensors: dict[str, Tensor | None], dt_softplus: bool, reverse: bool, lengths: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    """`selective_scan` for padded rows, its tensors by name: y (B, L, D), the last state (B, D, N)."""
+    given = tensors["x"]
+    assert given is not None
+    double = any(tensor is not None and tensor.dtype == torch.float64 for tensor in tensors.values())
+    wide: dict[str, Any] = {}
+    for name, tensor in tensors.items():
+        if tensor is not None and lengths is not None and name in ("x", "dt", "B", "C", "z"):
+            tensor = _without_padding(tensor, lengths)
+        wide[name] = None if tensor is None else tensor.to(torch.float64 if double else torch.float32)
+    x, dt, A, B, C, D, z = (wide[name] for name in ("x", "dt", "A", "B", "C", "D", "z"))
+    bias, weight, state = wide["dt_bias"], wide["dt_weight"], wide["initial_state"]
+    dt = dt if weight is None else F.linear(dt, weight)
+    dt = dt if bias is None else dt + bias
+    dt = F.softplus(dt) if dt_softplus else dt
+    if lengths is not None and (dt_softplus or bias is not None):
+        dt = _without_padding(dt, lengths)  # a step of 0 passes the state on unchanged
+    count, _, channels = x.shape
+    groups = 1 if B.dim() == 3 else B.shape[2]
+    if state is None:
+        state = x.new_zeros(count, *A.shape)
+    y, h = BlockedScan.apply(
+        _split_channels(x, groups),
+        _split_channels(dt, groups),
+        A.unflatten(0, (groups, -1)).mT.repeat(count if groups > 1 else 1, 1, 1),
+        _split_groups(B, groups),
+        _split_groups(C, groups),
+        state.unflatten(1, (groups, -1)).flatten(0, 1).mT,
+        reverse,
+    )
+    y = y.unflatten(0, (count, groups)).transpose(1, 2).flatten(2)
+    y = y if D is None else torch.addcmul(y, x, D)
+    y = y if z is None else y * F.silu(z)
+    return y.to(given.dtype), h.mT.unflatten(0, (count, groups)).reshape(count, channels, -1)
+
+
+def _split_channels(x: Tensor, groups: int) -> Tensor:
+    """(B, L, D) -> (B G, L, D / G)."""
+    return x.unflatten(2, (groups, -1)).transpose(1, 2).flatten(0, 1)
+
+
+def _split_groups(weights: Tensor, groups: int) -> Tensor:
+    """(B, L, N) or (B, L, G, N) -> (B G, L, N)."""
+    return weights if weights.dim() == 3 else weights.transpose(1, 2).flatten(0, 1)
+
+
+def _without_padding(x: Tensor, lengths: Tensor) -> Tensor:
+    """x (B, L, ...) with zeros past each row's end. Selected, not multiplied: the padding may hold NaN."""
+    padding = torch.arange(x.shape[1], device=x.device) >= lengths.to(x.device)[:, None]
+    return x.masked_fill(padding.reshape(*padding.shape, *[1] * (x.dim() - 2)), 0)

@@ -1,4 +1,8 @@
-"""The selective scan's Triton kernels as one differentiable function: tiles, chunks, buffers."""
+"""The selective scan's Triton kernels as torch operators and as one differentiable function: tiles, chunks, buffers.
+
+The operators `mmeff::selective_scan_forward` and `..._backward` are opaque to torch.compile and counted by torch's FLOP
+counter. K is the number of routes; what all routes share lacks the axis K and is read in place.
+"""
 
 from dataclasses import dataclass
 from typing import Any
@@ -7,28 +11,34 @@ import torch
 import triton
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+from torch.utils.flop_counter import register_flop_formula
 
+from .gate import GatedSum
 from .kernel import SAVED, backward_kernel, chain_kernel, ends_kernel, forward_kernel
 
 #: Programs that keep a GPU busy. With fewer, rows are cut into chunks, of SAVED steps at least.
 BUSY = 1056
 #: Programs of one launch of the backward kernel, each with a scratch of its own.
 LARGEST_LAUNCH = 4096
+#: Registers of a thread that let three warps share a quarter of a multiprocessor.
+REGISTERS = 168
 
 
 @dataclass(frozen=True)
 class Tile:
-    """What one warp holds: BN states (a power of two >= N) of BD channels, and T steps at a time."""
+    """What one warp holds: BN states (a power of two >= N) of BD channels; the steps at a time forward and backward."""
 
     BN: int
     BD: int
     T: int
+    T_backward: int
 
 
 def tile(N: int) -> Tile:
-    """512 numbers of state a warp, 16 a thread; few states leave room for more steps."""
+    """Up to 512 numbers of state a warp, 16 a thread; few states leave room for more steps."""
     BN = triton.next_power_of_2(N)
-    return Tile(BN, min(64, max(2, 512 // BN)), 4 if BN >= 8 else 8)
+    T, T_backward = (4, 2) if BN >= 8 else (8, 8)
+    return Tile(BN, min(32, max(2, 512 // BN)), T, T_backward)
 
 
 def chunks(programs: int, L: int) -> tuple[int, int]:
@@ -39,152 +49,346 @@ def chunks(programs: int, L: int) -> tuple[int, int]:
     return -(-L // span), span
 
 
-class TritonScan(torch.autograd.Function):
-    """x, dt, z (B, L, D), A (D, N), B and C (B, L, G, N), D and bias (D,), h0 (B, D, N), lengths (B,) -> y, hT.
-
-    z, D, bias, h0 and lengths may be None. Computes in fp32 whatever the inputs' types, which A, D, bias and h0 must
-    already be. y has x's type, every gradient that of its tensor.
-    """
-
-    @staticmethod
-    def forward(
-        ctx: Any,
-        x: Tensor,
-        dt: Tensor,
-        A: Tensor,
-        B: Tensor,
-        C: Tensor,
-        D: Tensor | None,
-        z: Tensor | None,
-        bias: Tensor | None,
-        h0: Tensor | None,
-        lengths: Tensor | None,
-        softplus: bool,
-        reverse: bool,
-    ) -> tuple[Tensor, Tensor]:
-        rows, L, channels = x.shape
-        N = A.shape[1]
-        x, dt, B, C = (_dense(tensor) for tensor in (x, dt, B, C))
-        z = None if z is None else _dense(z)
-        A = A.t().contiguous()
-        D, bias = (None if tensor is None else tensor.contiguous() for tensor in (D, bias))
-        start = A.new_zeros(rows, N, channels) if h0 is None else h0.mT.contiguous()
-        # Padding is not written by the kernels.
-        y = torch.empty(x.shape, dtype=x.dtype, device=x.device) if lengths is None else torch.zeros_like(x)
-        last = torch.empty_like(start)
-        save = any(ctx.needs_input_grad)
-        saves = A.new_empty(rows, -(-L // SAVED) if save else 0, N, channels)
-        scan = _Scan(x, dt, z, A, B, C, D, bias, lengths, softplus, reverse)
-        with torch.cuda.device_of(x):
-            starts = scan.starts(x, B, start, adjoint=False)
-            forward_kernel[(scan.programs,)](
-                x, dt, A, B, C, D, scan.z, bias, lengths, starts, y, last, saves,
-                **scan.sizes, **scan.strides("x", "dt", "z", "B", "C"), **scan.options, one=1,
-                HAS_D=D is not None, SAVE=save, SAVED=SAVED, num_warps=1,
-            )  # fmt: skip
-        ctx.save_for_backward(x, dt, A, B, C, D, z, bias, lengths, saves)
-        ctx.options = softplus, reverse, h0 is not None
-        return y, last.mT
-
-    @staticmethod
-    @once_differentiable
-    def backward(  # pyright: ignore[reportIncompatibleMethodOverride]
-        ctx: Any, gy: Tensor, g_last: Tensor
-    ) -> tuple[Tensor | None, ...]:
-        x, dt, A, B, C, D, z, bias, lengths, saves = ctx.saved_tensors
-        softplus, reverse, has_state = ctx.options
-        rows, L, channels = x.shape
-        N, groups = len(A), B.shape[2]
-        gy = gy.contiguous()
-        new = torch.empty if lengths is None else torch.zeros
-        gx, gdt = (new(t.shape, dtype=t.dtype, device=x.device) for t in (x, dt))
-        gz = None if z is None else new(z.shape, dtype=z.dtype, device=x.device)
-        scan = _Scan(x, dt, z, A, B, C, D, bias, lengths, softplus, reverse)
-        gB, gC = new(2, scan.blocks, rows, L, N, dtype=torch.float32, device=x.device)
-        gA = A.new_empty(rows, scan.chunks, N, channels)
-        gD, gbias = A.new_empty(2, rows, scan.chunks, channels)
-        g_start = A.new_empty(rows, N, channels)
-        launch = min(scan.programs, LARGEST_LAUNCH)
-        scratch = A.new_empty(launch, SAVED // scan.tile.T, scan.tile.BN, scan.tile.BD)
-        with torch.cuda.device_of(x):
-            starts = scan.starts(gy, C, g_last.mT.contiguous(), adjoint=True)
-            for before in range(0, scan.programs, launch):
-                backward_kernel[(min(launch, scan.programs - before),)](
-                    x, dt, A, B, C, D, scan.z, bias, lengths, saves, scratch, gy, starts,
-                    gx, gdt, gA, gB, gC, gD, gz, gbias, g_start,
-                    before, rows=rows, **scan.sizes, **scan.strides("x", "dt", "z", "B", "C"), **scan.options,
-                    HAS_D=D is not None, SAVED=SAVED, num_warps=1,
-                )  # fmt: skip
-        gB, gC = (part.unflatten(0, (groups, -1)).sum(1).permute(1, 2, 0, 3) for part in (gB, gC))
-        return (
-            gx, gdt, gA.sum((0, 1)).t(), gB.to(B.dtype), gC.to(C.dtype), None if D is None else gD.sum((0, 1)), gz,
-            None if bias is None else gbias.sum((0, 1)), g_start.mT if has_state else None, None, None, None,
-        )  # fmt: skip
-
-
-class _Scan:
-    """One pass over given inputs: how it is divided among programs, and what every kernel is told of it."""
+class _Plan:
+    """How one scan is divided among programs, and what every kernel is told of it."""
 
     def __init__(
         self,
         x: Tensor,
         dt: Tensor,
-        z: Tensor | None,
+        W: Tensor | None,
+        A: Tensor,
+        B: Tensor,
+        D: Tensor | None,
+        bias: Tensor | None,
+        lengths: Tensor | None,
+        table: Tensor | None,
+        softplus: bool,
+        routes: int,
+        backward: int,
+        longest: int,
+    ):
+        self.routes = routes
+        self.rows, self.L, self.channels = x.shape[-3:]
+        self.total = self.rows * self.L
+        if longest:
+            assert lengths is not None
+            self.rows, self.L = len(lengths) - 1, longest
+        self.N, self.groups = A.shape[-1], B.shape[-2]
+        per_group = self.channels // self.groups
+        self.tile = tile(self.N)
+        self.blocks = self.groups * -(-per_group // self.tile.BD)
+        self.chunks, span = chunks(routes * self.rows * self.blocks, self.L)
+        self.programs = routes * self.rows * self.blocks * self.chunks
+        rank = 1 if W is None else W.shape[-1]
+        BR = triton.next_power_of_2(rank)
+        self.sizes = {
+            "L": self.L, "rows": self.rows, "total": self.total,
+            "span": span, "chunks": self.chunks, "blocks": self.blocks,
+            "channels": self.channels, "per_group": per_group, "N": self.N, "rank": rank, "backward": backward,
+            "dt_k": dt.stride(0) if dt.dim() == 4 else 0, "dt_b": dt.stride(-3), "dt_l": dt.stride(-2),
+            "W_k": W.stride(0) if W is not None and W.dim() == 3 else 0, "A_k": A.stride(0) if A.dim() == 3 else 0,
+            "bias_k": bias.stride(0) if bias is not None and bias.dim() == 2 else 0,
+        }  # fmt: skip
+        self.options = {
+            "HAS_BIAS": bias is not None, "HAS_TABLE": table is not None,
+            "LENGTHS": 2 if longest else int(lengths is not None),
+            "LOW_RANK": W is not None, "SOFTPLUS": softplus, "EVEN_D": per_group % self.tile.BD == 0,
+            "EVEN_N": self.tile.BN == self.N, "EVEN_R": rank == BR,
+            "BD": self.tile.BD, "BN": self.tile.BN, "BR": BR, "num_warps": 1,
+        }  # fmt: skip
+        self.D_k = D.stride(0) if D is not None and D.dim() == 2 else 0
+
+    def starts(
+        self, value: Tensor, weight: Tensor, first: Tensor | None, adjoint: bool, given: tuple[Tensor | None, ...]
+    ) -> Tensor | None:
+        """What each chunk starts with, (K, B, chunks, D, N): its state, or (adjoint) the gradient of its last state."""
+        if self.chunks == 1:
+            return first
+        dt, W, A, bias, lengths, table = given
+        assert A is not None
+        ends = A.new_empty(self.routes, self.rows, self.chunks, self.channels, self.N)
+        totals = A.new_empty(self.routes, self.rows, self.chunks, self.channels)
+        ends_kernel[(self.programs,)](
+            value, dt, W, A, weight, bias, lengths, table, ends, totals,
+            **self.sizes, **_strides("value", value), **_strides("weight", weight), **self.options, one=1,
+            ADJOINT=adjoint, T=self.tile.T,
+        )  # fmt: skip
+        chain_kernel[(triton.cdiv(self.channels * self.N, 128) * self.routes * self.rows,)](
+            ends, totals, A, first, self.rows, self.chunks, self.channels, self.N, self.sizes["A_k"],
+            HAS_FIRST=first is not None, BACKWARD=adjoint, BLOCK=128, num_warps=1,
+        )  # fmt: skip
+        return ends
+
+
+def _strides(name: str, tensor: Tensor) -> dict[str, int]:
+    """name_k, name_b, name_l of ([K,] B, L, D), also name_g of ([K,] B, L, G, N)."""
+    strides = tensor.stride()
+    letters = "blg" if name in ("B", "C", "weight") else "bl"
+    shared = len(strides) == len(letters) + 1
+    found = {f"{name}_{letter}": stride for letter, stride in zip(letters, strides[0 if shared else 1 :], strict=False)}
+    found[f"{name}_k"] = 0 if shared else strides[0]
+    return found
+
+
+def forward(
+    x: Tensor,
+    dt: Tensor,
+    W: Tensor | None,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor | None,
+    bias: Tensor | None,
+    state: Tensor | None,
+    lengths: Tensor | None,
+    table: Tensor | None,
+    softplus: bool,
+    routes: int,
+    backward: int,
+    longest: int,
+    once: bool,
+    last: bool,
+    save: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """y (K, B, L, D), the last states (K, B, D, N) if `last`, and every SAVED-th state (K, B, -, N, D) if `save`."""
+    plan = _Plan(x, dt, W, A, B, D, bias, lengths, table, softplus, routes, backward, longest)
+    rows, L, channels, N = plan.rows, plan.L, plan.channels, plan.N
+    new = torch.zeros if plan.options["LENGTHS"] == 1 else torch.empty  # the kernels write no padding
+    y = new(routes, *x.shape[-3:], dtype=x.dtype, device=x.device)
+    states = A.new_empty((routes, rows, channels, N) if last else 0)
+    saves = A.new_empty((routes, rows, -(-L // SAVED), N, channels) if save else 0)
+    with torch.cuda.device_of(x):
+        starts = plan.starts(x, B, state, False, (dt, W, A, bias, lengths, table))
+        forward_kernel[(plan.programs,)](
+            x, dt, W, A, B, C, D, bias, lengths, table, starts, y, states, saves,
+            **plan.sizes, **_strides("x", x), **_strides("B", B), **_strides("C", C), **plan.options, D_k=plan.D_k,
+            one=1, HAS_D=D is not None, HAS_START=starts is not None, ONCE=once, LAST=last, SAVE=save, SAVED=SAVED,
+            T=plan.tile.T,
+        )  # fmt: skip
+    return y, states, saves
+
+
+def backward(
+    gy: Tensor,
+    g_last: Tensor | None,
+    x: Tensor,
+    dt: Tensor,
+    W: Tensor | None,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor | None,
+    bias: Tensor | None,
+    lengths: Tensor | None,
+    table: Tensor | None,
+    saves: Tensor,
+    softplus: bool,
+    routes: int,
+    backward: int,
+    longest: int,
+    once: bool,
+    first: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """gy (B, L, D) for all routes or (K, B, L, D). Gradients of x and of full dt (K, B, L, D), of B and C together
+    (2, K, B, L, G, N), sums (K, N + 2, D) for A, D and bias, and of the first state (K, B, D, N) if `first`."""
+    plan = _Plan(x, dt, W, A, B, D, bias, lengths, table, softplus, routes, backward, longest)
+    rows, channels, N = plan.rows, plan.channels, plan.N
+    new = torch.zeros if plan.options["LENGTHS"] == 1 else torch.empty
+    gx, gdt = (new(routes, *x.shape[-3:], dtype=t.dtype, device=x.device) for t in (x, dt))
+    gBC = new(2, routes, plan.blocks, *x.shape[-3:-1], N, dtype=torch.float32, device=x.device)
+    sums = A.new_empty(routes, rows * plan.chunks, N + 2, channels)
+    g_first = A.new_empty((routes, rows, channels, N) if first else 0)
+    launch = min(plan.programs, LARGEST_LAUNCH)
+    T = plan.tile.T_backward
+    scratch = A.new_empty(launch, SAVED // T, plan.tile.BN, plan.tile.BD)
+    with torch.cuda.device_of(x):
+        starts = plan.starts(gy, C, g_last, True, (dt, W, A, bias, lengths, table))
+        for before in range(0, plan.programs, launch):
+            backward_kernel[(min(launch, plan.programs - before),)](
+                x, dt, W, A, B, C, D, bias, lengths, table, saves, scratch, gy, starts,
+                gx, gdt, gBC[0], gBC[1], sums, g_first, before,
+                **plan.sizes, **_strides("x", x), **_strides("B", B), **_strides("C", C), **plan.options,
+                gy_k=gy.stride(0) if gy.dim() == 4 else 0, D_k=plan.D_k, HAS_D=D is not None,
+                HAS_START=starts is not None, ONCE=once, FIRST=first, SAVED=SAVED, T=T, maxnreg=REGISTERS,
+            )  # fmt: skip
+    parts = gBC.unflatten(2, (plan.groups, -1))  # (2, K, G, blocks of a group, B, L, N)
+    gBC = (parts[:, :, :, 0] if parts.shape[3] == 1 else parts.sum(3)).permute(0, 1, 3, 4, 2, 5)
+    return gx, gdt, gBC, sums.sum(1), g_first
+
+
+def _forward_fake(*arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
+    x, A, lengths, (routes, _, longest, _, last, save) = arguments[0], arguments[3], arguments[9], arguments[12:]
+    rows, L, channels = x.shape[-3:]
+    N = A.shape[-1]
+    y = x.new_empty(routes, rows, L, channels)
+    if longest:
+        rows, L = len(lengths) - 1, longest
+    return (
+        y,
+        A.new_empty((routes, rows, channels, N) if last else 0),
+        A.new_empty((routes, rows, -(-L // SAVED), N, channels) if save else 0),
+    )
+
+
+def _backward_fake(*arguments: Any) -> tuple[Tensor, ...]:
+    (x, dt, _, A, B), lengths, (routes, _, longest, _, first) = arguments[2:7], arguments[10], arguments[14:]
+    rows, L, channels = x.shape[-3:]
+    N, groups = A.shape[-1], B.shape[-2]
+    return (
+        x.new_empty(routes, rows, L, channels),
+        dt.new_empty(routes, rows, L, channels),
+        A.new_empty(2, routes, groups, rows, L, N).permute(0, 1, 3, 4, 2, 5),
+        A.new_empty(routes, N + 2, channels),
+        A.new_empty((routes, len(lengths) - 1 if longest else rows, channels, N) if first else 0),
+    )
+
+
+_LIBRARY = torch.library.Library("mmeff", "FRAGMENT")
+_INPUTS = "Tensor x, Tensor dt, Tensor? W, Tensor A, Tensor B, Tensor C, Tensor? D, Tensor? bias"
+_LIBRARY.define(
+    f"selective_scan_forward({_INPUTS}, Tensor? state, Tensor? lengths, Tensor? table, "
+    "bool softplus, int routes, int backward, int longest, bool once, bool last, bool save) -> (Tensor, Tensor, Tensor)"
+)
+_LIBRARY.define(
+    f"selective_scan_backward(Tensor gy, Tensor? g_last, {_INPUTS}, Tensor? lengths, Tensor? table, Tensor saves, "
+    "bool softplus, int routes, int backward, int longest, bool once, bool first) "
+    "-> (Tensor, Tensor, Tensor, Tensor, Tensor)"
+)
+for _device in ("CPU", "CUDA"):  # on the CPU for Triton's interpreter
+    _LIBRARY.impl("selective_scan_forward", forward, _device)
+    _LIBRARY.impl("selective_scan_backward", backward, _device)
+torch.library.register_fake("mmeff::selective_scan_forward", _forward_fake, lib=_LIBRARY)
+torch.library.register_fake("mmeff::selective_scan_backward", _backward_fake, lib=_LIBRARY)
+_forward, _backward = torch.ops.mmeff.selective_scan_forward.default, torch.ops.mmeff.selective_scan_backward.default
+
+
+def _work(x: Any, W: Any, A: Any, routes: int) -> tuple[int, int, int]:
+    """Steps of all channels and routes, states, rank of dt, from shapes."""
+    rows, L, channels = x[-3:]
+    return routes * rows * L * channels, A[-1], 0 if W is None else W[-1]
+
+
+@register_flop_formula(torch.ops.mmeff.selective_scan_forward)
+def forward_flops(x: Any, dt: Any, W: Any, A: Any, *rest: Any, **_: Any) -> int:
+    """A step's N states: dt A, its exponential, (dt x) B, two for a h + u, two for C h; its channel: dt x, two for D x."""
+    steps, N, rank = _work(x, W, A, rest[8])
+    return steps * (7 * N + 3 + 2 * rank)
+
+
+@register_flop_formula(torch.ops.mmeff.selective_scan_backward)
+def backward_flops(gy: Any, g_last: Any, x: Any, dt: Any, W: Any, A: Any, *rest: Any, **_: Any) -> int:
+    """A step's N states: 2 for dh, 2 each for dB, dC, d(dt x), dA and d dt, a dh and dh h; the repeated states: 5."""
+    steps, N, rank = _work(x, W, A, rest[8])
+    return steps * (19 * N + 9 + 2 * rank)
+
+
+class TritonScan(torch.autograd.Function):
+    """x ([K,] B, L, D), dt likewise or low-rank ([K,] B, L, R) with W ([K,] D, R), A ([K,] D, N), B and C
+    ([K,] B, L, G, N), D and bias ([K,] D), state (K, B, D, N), lengths (B,), table (K, L) int32
+    -> y (K, B, L, D), last (K, B, D, N).
+
+    W, D, bias, state, lengths and table may be None. Bit k of `backward` turns route k around. `longest` > 0: rows are
+    packed, lengths are cu_seqlens (S + 1,), and states have S rows. `once`: routes after the
+    first leave out each token's own input. Computes in fp32 whatever the inputs' types, which A, W, D, bias and state
+    must already be. y has x's type, every gradient that of its tensor.
+    """
+
+    @staticmethod
+    def forward(  # pyright: ignore[reportIncompatibleMethodOverride]
+        ctx: Any,
+        x: Tensor,
+        dt: Tensor,
+        W: Tensor | None,
         A: Tensor,
         B: Tensor,
         C: Tensor,
         D: Tensor | None,
         bias: Tensor | None,
+        state: Tensor | None,
         lengths: Tensor | None,
+        table: Tensor | None,
         softplus: bool,
-        reverse: bool,
-    ):
-        self.rows, L, channels = x.shape
-        groups, N = B.shape[2:]
-        per_group = channels // groups
-        self.tile = tile(N)
-        self.blocks = groups * -(-per_group // self.tile.BD)
-        self.chunks, span = chunks(self.rows * self.blocks, L)
-        self.programs = self.rows * self.blocks * self.chunks
-        self.dt, self.A, self.bias, self.lengths, self.has_z = dt, A, bias, lengths, z is not None
-        self.z = x if z is None else z  # a kernel without a gate never reads it
-        self.tensors = {"x": x, "dt": dt, "z": self.z, "B": B, "C": C}
-        self.sizes = {
-            "L": L, "span": span, "chunks": self.chunks, "blocks": self.blocks,
-            "channels": channels, "per_group": per_group, "N": N, "reverse": int(reverse),
-        }  # fmt: skip
-        self.options = {
-            "HAS_Z": z is not None, "HAS_BIAS": bias is not None, "HAS_LENGTHS": lengths is not None,
-            "SOFTPLUS": softplus, "EVEN_D": per_group % self.tile.BD == 0,
-            "EVEN_N": self.tile.BN == N, "BD": self.tile.BD, "BN": self.tile.BN, "T": self.tile.T,
-        }  # fmt: skip
+        routes: int,
+        backward: int,
+        longest: int,
+        once: bool,
+        last: bool,
+    ) -> tuple[Tensor, Tensor]:
+        x, dt, B, C = (t if t.stride(-1) == 1 else t.contiguous() for t in (x, dt, B, C))
+        W, A, D, bias, state = (None if t is None else t.contiguous() for t in (W, A, D, bias, state))
+        save = any(ctx.needs_input_grad)
+        options = softplus, routes, backward, longest, once
+        y, final, saves = _forward(x, dt, W, A, B, C, D, bias, state, lengths, table, *options, last, save)
+        ctx.save_for_backward(x, dt, W, A, B, C, D, bias, lengths, table, saves)
+        ctx.options = options
+        ctx.has_state = state is not None
+        ctx.set_materialize_grads(False)
+        return y, final
 
-    def strides(self, *names: str) -> dict[str, int]:
-        return _strides(**{name: self.tensors[name] for name in names})
-
-    def starts(self, value: Tensor, weight: Tensor, first: Tensor, adjoint: bool) -> Tensor:
-        """What each chunk starts with, (B, chunks, N, D): its state, or (adjoint) the gradient of its last state."""
-        if self.chunks == 1:
-            return first[:, None]
-        rows, N, channels = first.shape
-        ends = first.new_empty(rows, self.chunks, N, channels)
-        totals = first.new_empty(rows, self.chunks, channels)
-        ends_kernel[(self.programs,)](
-            value, self.dt, self.A, weight, self.z, self.bias, self.lengths, ends, totals,
-            **self.sizes, **self.strides("dt", "z"), **_strides(value=value, weight=weight), **self.options, one=1,
-            ADJOINT=adjoint, num_warps=1,
+    @staticmethod
+    @once_differentiable
+    def backward(  # pyright: ignore[reportIncompatibleMethodOverride]
+        ctx: Any, gy: Tensor | None, g_last: Tensor | None
+    ) -> tuple[Tensor | None, ...]:
+        x, dt, W, A, B, C, D, bias, lengths, table, saves = ctx.saved_tensors
+        softplus, routes, backward, longest, once = ctx.options
+        if gy is None:
+            gy = x.new_zeros(()).expand(x.shape[-3:])
+        if gy.dim() == 4 and gy.stride(0) == 0:  # routes are summed: one gradient for all
+            gy = gy[0]
+        gx, gdt, gBC, sums, g_first = _backward(
+            gy.contiguous(), None if g_last is None else g_last.contiguous(), x, dt, W, A, B, C, D, bias,
+            lengths, table, saves, softplus, routes, backward, longest, once, ctx.has_state,
         )  # fmt: skip
-        chain_kernel[(triton.cdiv(N * channels, 128), rows)](
-            ends, totals, self.A, first, self.chunks, channels, N, BACKWARD=adjoint, BLOCK=128, num_warps=1
-        )
-        return ends
+        gW = None
+        if W is not None:
+            low = dt if dt.dim() == 4 else dt[None]
+            gW = _shared((gdt.flatten(1, 2).mT @ low.flatten(1, 2)).to(W.dtype), W)
+            gdt = gdt @ W.to(gdt.dtype).reshape(-1, 1, *W.shape[-2:])
+        gB, gC = gBC.to(B.dtype)
+        N = A.shape[-1]
+        gA, gD, gbias = sums[:, :N].mT, sums[:, N], sums[:, N + 1]
+        return (
+            _shared(gx, x), _shared(gdt, dt), gW, _shared(gA, A), _shared(gB, B), _shared(gC, C),
+            None if D is None else _shared(gD, D), None if bias is None else _shared(gbias, bias),
+            g_first if ctx.has_state else None, *[None] * 8,
+        )  # fmt: skip
 
 
-def _dense(x: Tensor) -> Tensor:
-    """x itself if its last axis is dense, as that of a slice of a projection's output is; else a copy."""
-    return x if x.stride(-1) == 1 else x.contiguous()
+def _shared(gradient: Tensor, tensor: Tensor) -> Tensor:
+    """(K, ...) summed over the routes if they share the tensor."""
+    if gradient.dim() == tensor.dim():
+        return gradient
+    return gradient[0] if len(gradient) == 1 else gradient.sum(0)
 
 
-def _strides(**tensors: Tensor) -> dict[str, int]:
-    """Of (B, L, D) or (B, L, G, N): x_b, x_l and, of four axes, x_g."""
-    return {f"{name}_{axis}": t.stride(i) for name, t in tensors.items() for i, axis in enumerate("blg"[: t.dim() - 1])}
+def scan(
+    tensors: dict[str, Tensor | None],
+    softplus: bool,
+    routes: int,
+    backward: int,
+    table: Tensor | None,
+    once: bool,
+    lengths: Tensor | None,
+    cu_seqlens: Tensor | None,
+    want_state: bool,
+) -> tuple[Tensor, Tensor]:
+    """`selective_scan_routes`, its tensors by name: y (B, L, D), the last states (K, B, D, N) if they are wanted."""
+    x, dt, B, C, z = (tensors[name] for name in ("x", "dt", "B", "C", "z"))
+    assert x is not None and B is not None and C is not None
+    A, D, bias, W, state = (
+        None if (tensor := tensors[name]) is None else tensor.float()
+        for name in ("A", "D", "dt_bias", "dt_weight", "initial_state")
+    )
+    B, C = (weights[:, :, None] if weights.dim() == 3 else weights for weights in (B, C))
+    longest = 0
+    if cu_seqlens is not None:
+        lengths = cu_seqlens.to(x.device)
+        longest = int(cu_seqlens.diff().max())
+    y, last = TritonScan.apply(
+        x, dt, W, A, B, C, D, bias, state, lengths, table, softplus, routes, backward, longest, once, want_state
+    )
+    if z is not None:
+        return GatedSum.apply(y, z, None if longest else lengths), last
+    return (y[0] if routes == 1 else y.sum(0)), last

@@ -17,6 +17,7 @@ def selective_scan_reference(
     *,
     z: Tensor | None = None,
     dt_bias: Tensor | None = None,
+    dt_weight: Tensor | None = None,
     dt_softplus: bool = False,
     reverse: bool = False,
     lengths: Tensor | None = None,
@@ -33,8 +34,9 @@ def selective_scan_reference(
     Source: Gu and Dao, Mamba, arXiv 2312.00752, Algorithm 2, with Euler's rule for B as in all released models.
     """
     if cu_seqlens is not None:
-        return _packed(cu_seqlens, initial_state, x, dt, A, B, C, D, z, dt_bias, dt_softplus, reverse)
+        return _packed(cu_seqlens, initial_state, x, dt, A, B, C, D, z, dt_bias, dt_weight, dt_softplus, reverse)
     L = x.shape[1]
+    dt = dt if dt_weight is None else F.linear(dt, dt_weight)
     dt = dt if dt_bias is None else dt + dt_bias
     dt = F.softplus(dt) if dt_softplus else dt
     B, C = (_per_channel(weights, x.shape[2]) for weights in (B, C))
@@ -72,6 +74,7 @@ def _packed(
     D: Tensor | None,
     z: Tensor | None,
     dt_bias: Tensor | None,
+    dt_weight: Tensor | None,
     dt_softplus: bool,
     reverse: bool,
 ) -> tuple[Tensor, Tensor]:
@@ -82,7 +85,7 @@ def _packed(
         one = [None if tensor is None else tensor[:, start:end] for tensor in (x, dt, B, C, z)]
         y, state = selective_scan_reference(
             *one[:2], A, *one[2:4], D,  # type: ignore[arg-type]
-            z=one[4], dt_bias=dt_bias, dt_softplus=dt_softplus, reverse=reverse,
+            z=one[4], dt_bias=dt_bias, dt_weight=dt_weight, dt_softplus=dt_softplus, reverse=reverse,
             initial_state=None if initial_state is None else initial_state[i : i + 1],
         )  # fmt: skip
         ys.append(y)

@@ -1,0 +1,126 @@
+"""What the selective scan's inputs must be, and what is said where they are not."""
+
+import os
+from itertools import pairwise
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor
+
+Impl = Literal["auto", "triton", "torch", "reference"]
+
+#: States a channel that a tile of the Triton kernels holds.
+LARGEST_STATE = 256
+
+
+def check(
+    tensors: dict[str, Tensor | None], lengths: Tensor | None, cu_seqlens: Tensor | None, routes: int | None, impl: str
+) -> None:
+    """ValueError, with the shapes in it, if the tensors of a scan do not fit together or `impl` cannot serve them.
+
+    tensors  by the names of the arguments of `selective_scan`
+    routes   K, if the scan has routes: then x, dt, A, B, C, D, dt_bias and dt_weight may lead with an axis K
+    """
+    if impl not in get_args(Impl):
+        raise ValueError(f"impl {impl!r}: choose one of {', '.join(get_args(Impl))}")
+    x, A, B = tensors["x"], tensors["A"], tensors["B"]
+    assert x is not None and A is not None and B is not None
+    extra = 0 if routes is None else 1
+    if x.dim() - 3 not in (0, extra) or A.dim() - 2 not in (0, extra):
+        lead = "([K,] " if routes is not None else "("
+        raise ValueError(f"x must be {lead}B, L, D) and A {lead}D, N), not {tuple(x.shape)} and {tuple(A.shape)}")
+    rows, L, channels = x.shape[-3:]
+    N = A.shape[-1]
+    if min(rows, L, channels, N) == 0:
+        raise ValueError(f"nothing to scan: x {tuple(x.shape)}, A {tuple(A.shape)}")
+    if cu_seqlens is not None:
+        _check_packing(x, cu_seqlens, lengths)
+    groups = B.shape[-2:-1] if B.dim() == 4 or B.dim() == 5 else ()
+    if groups and channels % groups[0]:
+        raise ValueError(f"the {groups[0]} groups of B {tuple(B.shape)} do not divide the {channels} channels of x")
+    states = rows if cu_seqlens is None else len(cu_seqlens) - 1
+    weight = tensors["dt_weight"]
+    rank = channels if weight is None else weight.shape[-1]
+    wanted = {
+        "x": (rows, L, channels),
+        "dt": (rows, L, rank),
+        "z": (rows, L, channels),
+        "A": (channels, N),
+        "B": (rows, L, *groups, N),
+        "C": (rows, L, *groups, N),
+        "D": (channels,),
+        "dt_bias": (channels,),
+        "dt_weight": (channels, rank),
+        "initial_state": (states, channels, N),
+    }
+    for name, shape in wanted.items():
+        tensor = tensors[name]
+        if tensor is None:
+            continue
+        if tensor.shape != shape or routes is not None:
+            _check_shape(name, tensor, shape, routes, x)
+        if tensor.device != x.device:
+            raise ValueError(f"{name} is on {tensor.device}, x on {x.device}")
+        if not tensor.is_floating_point():
+            raise ValueError(f"{name} must be floating point, not {tensor.dtype}")
+    if lengths is not None:
+        _check_lengths(lengths, x)
+    if impl == "triton":
+        _check_triton(tensors, x, N, A)
+
+
+def served_by_triton(tensors: dict[str, Tensor | None]) -> bool:
+    """Whether "auto" takes the Triton kernels."""
+    x, A = tensors["x"], tensors["A"]
+    assert x is not None and A is not None
+    return (
+        x.is_cuda
+        and A.shape[-1] <= LARGEST_STATE
+        and all(tensor is None or tensor.dtype != torch.float64 for tensor in tensors.values())
+    )
+
+
+def _check_shape(name: str, tensor: Tensor, shape: tuple[int, ...], routes: int | None, x: Tensor) -> None:
+    allowed = [shape]
+    if routes is not None:
+        led = (routes, *shape)
+        allowed = [shape] if name == "z" else [led] if name == "initial_state" else [shape, led]
+        if name in ("B", "C") and len(shape) == 3:
+            allowed = [shape, (routes, *shape[:2], 1, shape[2])]
+    if tuple(tensor.shape) not in allowed:
+        raise ValueError(
+            f"{name} must be {' or '.join(map(str, allowed))} beside x {tuple(x.shape)}, not {tuple(tensor.shape)}"
+        )
+
+
+def _check_lengths(lengths: Tensor, x: Tensor) -> None:
+    rows, L = x.shape[-3:-1]
+    if lengths.shape != (rows,):
+        raise ValueError(f"lengths must be {(rows,)} beside x {tuple(x.shape)}, not {tuple(lengths.shape)}")
+    if lengths.device != x.device:
+        raise ValueError(f"lengths is on {lengths.device}, x on {x.device}")
+    if lengths.is_floating_point():
+        raise ValueError(f"lengths must be integers, not {lengths.dtype}")
+    # On another device the values are not looked at: that would wait for it.
+    if lengths.device.type == "cpu" and not bool(((lengths >= 0) & (lengths <= L)).all()):
+        raise ValueError(f"lengths must lie between 0 and L = {L}, not {lengths.tolist()}")
+
+
+def _check_triton(tensors: dict[str, Tensor | None], x: Tensor, N: int, A: Tensor) -> None:
+    if x.device.type != "cuda" and os.environ.get("TRITON_INTERPRET") != "1":
+        raise ValueError(f"impl 'triton' needs tensors on CUDA, x is on {x.device}")
+    for name, tensor in tensors.items():
+        if tensor is not None and tensor.dtype == torch.float64:
+            raise ValueError(f"impl 'triton' computes in fp32: {name} cannot be float64")
+    if N > LARGEST_STATE:
+        raise ValueError(f"impl 'triton' serves up to {LARGEST_STATE} states a channel, A {tuple(A.shape)} has {N}")
+
+
+def _check_packing(x: Tensor, cu_seqlens: Tensor, lengths: Tensor | None) -> None:
+    if lengths is not None:
+        raise ValueError("give lengths (padded rows) or cu_seqlens (packed rows), not both")
+    if x.shape[0] != 1:
+        raise ValueError(f"packed sequences lie in one row: with cu_seqlens x must be (1, L, D), not {tuple(x.shape)}")
+    ends = cu_seqlens.tolist() if cu_seqlens.dim() == 1 and not cu_seqlens.is_floating_point() else []
+    if len(ends) < 2 or ends[0] != 0 or ends[-1] != x.shape[1] or any(a >= b for a, b in pairwise(ends)):
+        raise ValueError(f"cu_seqlens must be integers that rise from 0 to L = {x.shape[1]}, not {ends or cu_seqlens}")
