@@ -302,8 +302,8 @@ def test_what_cannot_be_done_is_said() -> None:
         selective_scan(**inputs(0, 2))
     for name, value, message in (
         ("lengths", torch.tensor([5, 6, 1]), r"lengths must lie between 0 and L = 5, not \[5, 6, 1\]"),
-        ("lengths", torch.ones(3), "lengths cannot be torch.float32"),
-        ("D", torch.ones(6, dtype=torch.int64), "D cannot be torch.int64"),
+        ("lengths", torch.ones(3), "lengths must be integers, not torch.float32"),
+        ("D", torch.ones(6, dtype=torch.int64), "D must be floating point, not torch.int64"),
         ("B", torch.randn(3, 5, 4, 2), r"the 4 groups of B \(3, 5, 4, 2\) do not divide the 6 channels"),
         ("z", torch.randn(3, 5, 2), r"z must be \(3, 5, 6\)"),
         ("initial_state", torch.randn(3, 2, 6), r"initial_state must be \(3, 6, 2\)"),

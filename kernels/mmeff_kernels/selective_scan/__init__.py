@@ -2,6 +2,13 @@
 
 from .op import selective_scan, selective_scan_step
 from .reference import selective_scan_reference
+from .routes import selective_scan_routes
 from .upstream import selective_scan_fn
 
-__all__ = ["selective_scan", "selective_scan_fn", "selective_scan_reference", "selective_scan_step"]
+__all__ = [
+    "selective_scan",
+    "selective_scan_fn",
+    "selective_scan_reference",
+    "selective_scan_routes",
+    "selective_scan_step",
+]

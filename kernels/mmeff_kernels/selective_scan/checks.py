@@ -1,6 +1,7 @@
 """What the selective scan's inputs must be, and what is said where they are not."""
 
 import os
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import Literal, get_args
 
@@ -69,6 +70,31 @@ def check(
         _check_triton(tensors, x, N, A)
 
 
+def check_routes(routes: object, x: Tensor, lengths: Tensor | None) -> None:
+    """ValueError if `routes` is neither names nor permutations of x's tokens. Tables are looked at once."""
+    if not isinstance(routes, Tensor):
+        known = ("forward", "backward")
+        if isinstance(routes, str) or not isinstance(routes, Sequence) or not 1 <= len(routes) <= 32:
+            raise ValueError(f"routes must be 1 to 32 names or a (K, L) table of integers, not {routes!r}")
+        if wrong := [name for name in routes if name not in known]:
+            raise ValueError(f"route {wrong[0]!r}: choose 'forward' or 'backward', or give a (K, L) table of integers")
+        return
+    L = x.shape[-2]
+    if routes.dim() != 2 or routes.shape[1] != L or len(routes) == 0 or routes.is_floating_point():
+        raise ValueError(
+            f"routes must be (K, {L}) integers beside x {tuple(x.shape)}, not {tuple(routes.shape)} {routes.dtype}"
+        )
+    if lengths is not None:
+        raise ValueError("a table of routes passes through all L tokens: lengths cannot be given beside it")
+    if getattr(routes, "_mmeff_checked", None) == routes._version:
+        return  # a look at a table on a GPU waits for the GPU
+    tokens = torch.arange(L, device=routes.device)
+    for k, route in enumerate(routes):
+        if not torch.equal(route.long().sort().values, tokens):
+            raise ValueError(f"route {k} is no permutation of the tokens 0 to {L - 1}")
+    routes._mmeff_checked = routes._version  # pyright: ignore[reportAttributeAccessIssue]
+
+
 def served_by_triton(tensors: dict[str, Tensor | None]) -> bool:
     """Whether "auto" takes the Triton kernels."""
     x, A = tensors["x"], tensors["A"]
@@ -88,9 +114,9 @@ def _check_shape(name: str, tensor: Tensor, shape: tuple[int, ...], routes: int 
         if name in ("B", "C") and len(shape) == 3:
             allowed = [shape, (routes, *shape[:2], 1, shape[2])]
     if tuple(tensor.shape) not in allowed:
-        raise ValueError(
-            f"{name} must be {' or '.join(map(str, allowed))} beside x {tuple(x.shape)}, not {tuple(tensor.shape)}"
-        )
+        beside = "" if name == "x" else f" beside x {tuple(x.shape)}"
+        along = "" if routes is None else f" for {routes} routes"
+        raise ValueError(f"{name} must be {' or '.join(map(str, allowed))}{beside}{along}, not {tuple(tensor.shape)}")
 
 
 def _check_lengths(lengths: Tensor, x: Tensor) -> None:

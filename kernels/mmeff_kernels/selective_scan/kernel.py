@@ -1,6 +1,6 @@
 """The selective scan in Triton: time runs sequentially, the state of a block of channels stays in registers.
 
-A program is one warp. It walks `span` steps of one row along one of K routes, with the state of BD channels of one group
+A program is one warp. It walks `span` steps of one row along one of K routes, with the state of BD channels of a group
 in (BD, BN) numbers, T steps an iteration, whose inputs were asked for an iteration ahead. `token` alone decides where
 the route passes: every load and store goes to the token's own place, and nothing is ever permuted in memory.
 

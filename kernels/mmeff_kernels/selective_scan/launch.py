@@ -271,7 +271,7 @@ def _work(x: Any, W: Any, A: Any, routes: int) -> tuple[int, int, int]:
 
 @register_flop_formula(torch.ops.mmeff.selective_scan_forward)
 def forward_flops(x: Any, dt: Any, W: Any, A: Any, *rest: Any, **_: Any) -> int:
-    """A step's N states: dt A, its exponential, (dt x) B, two for a h + u, two for C h; its channel: dt x, two for D x."""
+    """A step's N states: dt A, its exponential, (dt x) B, two for a h + u, two for C h. A channel: dt x, 2 for D x."""
     steps, N, rank = _work(x, W, A, rest[8])
     return steps * (7 * N + 3 + 2 * rank)
 
