@@ -1,6 +1,6 @@
 """The selective scan in Triton: time runs sequentially, the state of a block of channels stays in registers.
 
-A program is one warp. It walks `span` steps of one row along one of K routes, with the state of BD channels of a group
+States lie in memory as (N, D). A program is one warp. It walks `span` steps of one row along one of K routes, with the state of BD channels of a group
 in (BD, BN) numbers, T steps an iteration, whose inputs were asked for an iteration ahead. `token` alone decides where
 the route passes: every load and store goes to the token's own place, and nothing is ever permuted in memory.
 
@@ -141,17 +141,17 @@ def ends_kernel(
 
     Writes what is left at the chunk's other end, and the sum of its dt: its decay is exp(A sum dt).
     """
-    i_k, i_b, _, i_chunk, i_g, o_d, m_d, i_r, first, length, start, stop = place(
+    i_k, i_b, _block, i_chunk, i_g, o_d, m_d, i_r, first, length, start, stop = place(
         tl.program_id(0), L, rows, span, chunks, blocks, per_group, p_lengths, LENGTHS, EVEN_D, BD
     )
     o_n, m_n = axis(N, BN, EVEN_N)
     o_r, m_r = axis(rank, BR, EVEN_R)
-    # `one` hides from Triton that the states of a channel are neighbours: a thread shall hold all of them.
-    o_state, m_state = o_d[:, None] * N + o_n[None, :] * one, m_d[:, None] & m_n[None, :]
+    # `one` hides from Triton that channels are neighbours: a thread shall hold all states of one, not some of four.
+    o_state, m_state = o_d[:, None] * one + o_n[None, :] * channels, m_d[:, None] & m_n[None, :]
     b_A = tl.load(p_A + i_k * A_k + o_state, m_state, 0.0) * LOG2_E
     b_W = tl.zeros([BD, BR], tl.float32)
     if LOW_RANK:
-        b_W = tl.load(p_W + i_k * W_k + o_d[:, None] * rank + o_r[None, :] * one, m_d[:, None] & m_r[None, :], 0.0)
+        b_W = tl.load(p_W + i_k * W_k + o_d[:, None] * one + o_r[None, :] * channels, m_d[:, None] & m_r[None, :], 0.0)
     o_dt, m_dt = (o_r, m_r) if LOW_RANK else (o_d, m_d)
     b_bias = tl.zeros([BD], tl.float32)
     if HAS_BIAS:
@@ -215,7 +215,7 @@ def chain_kernel(
     for j in range(0, chunks):
         i_row = i_kb * chunks + (chunks - 1 - j if BACKWARD else j)
         b_end = tl.load(p_ends + i_row * size + o, m, 0.0)
-        b_total = tl.load(p_totals + i_row * channels + o // N, m, 0.0)
+        b_total = tl.load(p_totals + i_row * channels + o % channels, m, 0.0)
         tl.store(p_ends + i_row * size + o, b_h, m)
         b_h = tl.exp2(b_A * b_total) * b_h + b_end
 
@@ -231,18 +231,17 @@ def forward_kernel(
     EVEN_D: tl.constexpr, EVEN_N: tl.constexpr, EVEN_R: tl.constexpr,
     BD: tl.constexpr, BN: tl.constexpr, BR: tl.constexpr, T: tl.constexpr,
 ):  # fmt: skip
-    i_k, i_b, _, i_chunk, i_g, o_d, m_d, i_r, first, length, start, stop = place(
+    i_k, i_b, _block, i_chunk, i_g, o_d, m_d, i_r, first, length, start, stop = place(
         tl.program_id(0), L, rows, span, chunks, blocks, per_group, p_lengths, LENGTHS, EVEN_D, BD
     )
     i_kb = i_k * rows + i_b
     o_n, m_n = axis(N, BN, EVEN_N)
     o_r, m_r = axis(rank, BR, EVEN_R)
-    o_state, m_state = o_d[:, None] * N + o_n[None, :] * one, m_d[:, None] & m_n[None, :]
-    o_save = o_d[:, None] * one + o_n[None, :] * channels  # (N, D): the neighbours of a warp are channels
+    o_state, m_state = o_d[:, None] * one + o_n[None, :] * channels, m_d[:, None] & m_n[None, :]
     b_A = tl.load(p_A + i_k * A_k + o_state, m_state, 0.0) * LOG2_E  # exp(v) = exp2(v log2 e)
     b_W = tl.zeros([BD, BR], tl.float32)
     if LOW_RANK:
-        b_W = tl.load(p_W + i_k * W_k + o_d[:, None] * rank + o_r[None, :] * one, m_d[:, None] & m_r[None, :], 0.0)
+        b_W = tl.load(p_W + i_k * W_k + o_d[:, None] * one + o_r[None, :] * channels, m_d[:, None] & m_r[None, :], 0.0)
     o_dt, m_dt = (o_r, m_r) if LOW_RANK else (o_d, m_d)
     b_h = tl.zeros([BD, BN], tl.float32)
     if HAS_START:
@@ -273,7 +272,7 @@ def forward_kernel(
     for s in range(start, stop, T):
         if SAVE:
             if s % SAVED == 0:
-                tl.store(p_saves + o_save, b_h, m_state)
+                tl.store(p_saves + o_state, b_h, m_state)
                 p_saves += channels * N
         next_places = tokens(s + T, length, origin, p_table, reverse, HAS_TABLE, T)
         next_xs = load_rows(p_x, next_places, x_l, o_d, m_d, T)
@@ -317,13 +316,12 @@ def backward_kernel(
     i_row = i_kb * chunks + i_chunk
     o_n, m_n = axis(N, BN, EVEN_N)
     o_r, m_r = axis(rank, BR, EVEN_R)
-    o_state, m_state = o_n[:, None] + o_d[None, :] * N, m_n[:, None] & m_d[None, :]
-    o_save = o_n[:, None] * channels + o_d[None, :]
+    o_state, m_state = o_n[:, None] * channels + o_d[None, :], m_n[:, None] & m_d[None, :]
     o_scratch = o_n[:, None] * BD + tl.arange(0, BD)[None, :]
     b_A = tl.load(p_A + i_k * A_k + o_state, m_state, 0.0) * LOG2_E
     b_W = tl.zeros([BR, BD], tl.float32)
     if LOW_RANK:
-        b_W = tl.load(p_W + i_k * W_k + o_r[:, None] + o_d[None, :] * rank, m_r[:, None] & m_d[None, :], 0.0)
+        b_W = tl.load(p_W + i_k * W_k + o_r[:, None] * channels + o_d[None, :], m_r[:, None] & m_d[None, :], 0.0)
     o_dt, m_dt = (o_r, m_r) if LOW_RANK else (o_d, m_d)
     # The gradient of the state behind the step at hand, as later steps have left it.
     b_g = tl.zeros([BN, BD], tl.float32)
@@ -361,7 +359,7 @@ def backward_kernel(
     for segment in range(0, segments):
         begin = start + (segments - 1 - segment) * SAVED
         groups_of_steps = tl.cdiv(tl.minimum(begin + SAVED, stop) - begin, T)
-        b_h = tl.load(p_saves + (begin // SAVED).to(tl.int64) * channels * N + o_save, m_state, 0.0)
+        b_h = tl.load(p_saves + (begin // SAVED).to(tl.int64) * channels * N + o_state, m_state, 0.0)
         places = tokens(begin, length, origin, p_table, reverse, HAS_TABLE, T)
         xs = load_rows(p_x, places, x_l, o_d, m_d, T)
         raws = load_rows(p_dt, places, dt_l, o_dt, m_dt, T)
@@ -434,6 +432,6 @@ def backward_kernel(
             tl.store(p_first + i_kb * channels * N + o_state, b_g, m_state)
     # What this program has summed: N rows of dA, one of dD, one of d bias.
     p_sums += i_row * (N + 2) * channels
-    tl.store(p_sums + o_save, b_gA, m_state)
+    tl.store(p_sums + o_state, b_gA, m_state)
     tl.store(p_sums + N * channels + o_d, b_gD, m_d)
     tl.store(p_sums + (N + 1) * channels + o_d, b_gbias, m_d)

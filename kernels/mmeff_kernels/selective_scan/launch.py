@@ -1,7 +1,8 @@
 """The selective scan's Triton kernels as torch operators and as one differentiable function: tiles, chunks, buffers.
 
 The operators `mmeff::selective_scan_forward` and `..._backward` are opaque to torch.compile and counted by torch's FLOP
-counter. K is the number of routes; what all routes share lacks the axis K and is read in place.
+counter. They take A ([K,] N, D), W ([K,] R, D) and states (K, B, N, D) with the channels last. K is the number of routes;
+what all routes share lacks the axis K and is read in place.
 """
 
 from dataclasses import dataclass
@@ -74,13 +75,13 @@ class _Plan:
         if longest:
             assert lengths is not None
             self.rows, self.L = len(lengths) - 1, longest
-        self.N, self.groups = A.shape[-1], B.shape[-2]
+        self.N, self.groups = B.shape[-1], B.shape[-2]
         per_group = self.channels // self.groups
         self.tile = tile(self.N)
         self.blocks = self.groups * -(-per_group // self.tile.BD)
         self.chunks, span = chunks(routes * self.rows * self.blocks, self.L)
         self.programs = routes * self.rows * self.blocks * self.chunks
-        rank = 1 if W is None else W.shape[-1]
+        rank = 1 if W is None else W.shape[-2]
         BR = triton.next_power_of_2(rank)
         self.sizes = {
             "L": self.L, "rows": self.rows, "total": self.total,
@@ -102,12 +103,12 @@ class _Plan:
     def starts(
         self, value: Tensor, weight: Tensor, first: Tensor | None, adjoint: bool, given: tuple[Tensor | None, ...]
     ) -> Tensor | None:
-        """What each chunk starts with, (K, B, chunks, D, N): its state, or (adjoint) the gradient of its last state."""
+        """What each chunk starts with, (K, B, chunks, N, D): its state, or (adjoint) the gradient of its last state."""
         if self.chunks == 1:
             return first
         dt, W, A, bias, lengths, table = given
         assert A is not None
-        ends = A.new_empty(self.routes, self.rows, self.chunks, self.channels, self.N)
+        ends = A.new_empty(self.routes, self.rows, self.chunks, self.N, self.channels)
         totals = A.new_empty(self.routes, self.rows, self.chunks, self.channels)
         ends_kernel[(self.programs,)](
             value, dt, W, A, weight, bias, lengths, table, ends, totals,
@@ -151,12 +152,12 @@ def forward(
     last: bool,
     save: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """y (K, B, L, D), the last states (K, B, D, N) if `last`, and every SAVED-th state (K, B, -, N, D) if `save`."""
+    """y (K, B, L, D), the last states (K, B, N, D) if `last`, and every SAVED-th state (K, B, -, N, D) if `save`."""
     plan = _Plan(x, dt, W, A, B, D, bias, lengths, table, softplus, routes, backward, longest)
     rows, L, channels, N = plan.rows, plan.L, plan.channels, plan.N
     new = torch.zeros if plan.options["LENGTHS"] == 1 else torch.empty  # the kernels write no padding
     y = new(routes, *x.shape[-3:], dtype=x.dtype, device=x.device)
-    states = A.new_empty((routes, rows, channels, N) if last else 0)
+    states = A.new_empty((routes, rows, N, channels) if last else 0)
     saves = A.new_empty((routes, rows, -(-L // SAVED), N, channels) if save else 0)
     with torch.cuda.device_of(x):
         starts = plan.starts(x, B, state, False, (dt, W, A, bias, lengths, table))
@@ -191,14 +192,14 @@ def backward(
     first: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """gy (B, L, D) for all routes or (K, B, L, D). Gradients of x and of full dt (K, B, L, D), of B and C together
-    (2, K, B, L, G, N), sums (K, N + 2, D) for A, D and bias, and of the first state (K, B, D, N) if `first`."""
+    (2, K, B, L, G, N), sums (K, N + 2, D) for A, D and bias, and of the first state (K, B, N, D) if `first`."""
     plan = _Plan(x, dt, W, A, B, D, bias, lengths, table, softplus, routes, backward, longest)
     rows, channels, N = plan.rows, plan.channels, plan.N
     new = torch.zeros if plan.options["LENGTHS"] == 1 else torch.empty
     gx, gdt = (new(routes, *x.shape[-3:], dtype=t.dtype, device=x.device) for t in (x, dt))
     gBC = new(2, routes, plan.blocks, *x.shape[-3:-1], N, dtype=torch.float32, device=x.device)
     sums = A.new_empty(routes, rows * plan.chunks, N + 2, channels)
-    g_first = A.new_empty((routes, rows, channels, N) if first else 0)
+    g_first = A.new_empty((routes, rows, N, channels) if first else 0)
     launch = min(plan.programs, LARGEST_LAUNCH)
     T = plan.tile.T_backward
     scratch = A.new_empty(launch, SAVED // T, plan.tile.BN, plan.tile.BD)
@@ -220,13 +221,13 @@ def backward(
 def _forward_fake(*arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
     x, A, lengths, (routes, _, longest, _, last, save) = arguments[0], arguments[3], arguments[9], arguments[12:]
     rows, L, channels = x.shape[-3:]
-    N = A.shape[-1]
+    N = A.shape[-2]
     y = x.new_empty(routes, rows, L, channels)
     if longest:
         rows, L = len(lengths) - 1, longest
     return (
         y,
-        A.new_empty((routes, rows, channels, N) if last else 0),
+        A.new_empty((routes, rows, N, channels) if last else 0),
         A.new_empty((routes, rows, -(-L // SAVED), N, channels) if save else 0),
     )
 
@@ -234,13 +235,13 @@ def _forward_fake(*arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
 def _backward_fake(*arguments: Any) -> tuple[Tensor, ...]:
     (x, dt, _, A, B), lengths, (routes, _, longest, _, first) = arguments[2:7], arguments[10], arguments[14:]
     rows, L, channels = x.shape[-3:]
-    N, groups = A.shape[-1], B.shape[-2]
+    N, groups = A.shape[-2], B.shape[-2]
     return (
         x.new_empty(routes, rows, L, channels),
         dt.new_empty(routes, rows, L, channels),
         A.new_empty(2, routes, groups, rows, L, N).permute(0, 1, 3, 4, 2, 5),
         A.new_empty(routes, N + 2, channels),
-        A.new_empty((routes, len(lengths) - 1 if longest else rows, channels, N) if first else 0),
+        A.new_empty((routes, len(lengths) - 1 if longest else rows, N, channels) if first else 0),
     )
 
 
@@ -266,7 +267,7 @@ _forward, _backward = torch.ops.mmeff.selective_scan_forward.default, torch.ops.
 def _work(x: Any, W: Any, A: Any, routes: int) -> tuple[int, int, int]:
     """Steps of all channels and routes, states, rank of dt, from shapes."""
     rows, L, channels = x[-3:]
-    return routes * rows * L * channels, A[-1], 0 if W is None else W[-1]
+    return routes * rows * L * channels, A[-2], 0 if W is None else W[-2]
 
 
 @register_flop_formula(torch.ops.mmeff.selective_scan_forward)
@@ -316,7 +317,8 @@ class TritonScan(torch.autograd.Function):
         last: bool,
     ) -> tuple[Tensor, Tensor]:
         x, dt, B, C = (t if t.stride(-1) == 1 else t.contiguous() for t in (x, dt, B, C))
-        W, A, D, bias, state = (None if t is None else t.contiguous() for t in (W, A, D, bias, state))
+        W, A, state = (None if t is None else t.mT.contiguous() for t in (W, A, state))
+        D, bias = (None if t is None else t.contiguous() for t in (D, bias))
         save = any(ctx.needs_input_grad)
         options = softplus, routes, backward, longest, once
         y, final, saves = _forward(x, dt, W, A, B, C, D, bias, state, lengths, table, *options, last, save)
@@ -324,7 +326,7 @@ class TritonScan(torch.autograd.Function):
         ctx.options = options
         ctx.has_state = state is not None
         ctx.set_materialize_grads(False)
-        return y, final
+        return y, final.mT if last else final
 
     @staticmethod
     @once_differentiable
@@ -338,21 +340,22 @@ class TritonScan(torch.autograd.Function):
         if gy.dim() == 4 and gy.stride(0) == 0:  # routes are summed: one gradient for all
             gy = gy[0]
         gx, gdt, gBC, sums, g_first = _backward(
-            gy.contiguous(), None if g_last is None else g_last.contiguous(), x, dt, W, A, B, C, D, bias,
+            gy.contiguous(), None if g_last is None else g_last.mT.contiguous(), x, dt, W, A, B, C, D, bias,
             lengths, table, saves, softplus, routes, backward, longest, once, ctx.has_state,
         )  # fmt: skip
         gW = None
         if W is not None:
+            rank, channels = W.shape[-2:]
             low = dt if dt.dim() == 4 else dt[None]
             gW = _shared((gdt.flatten(1, 2).mT @ low.flatten(1, 2)).to(W.dtype), W)
-            gdt = gdt @ W.to(gdt.dtype).reshape(-1, 1, *W.shape[-2:])
+            gdt = gdt @ W.mT.to(gdt.dtype).reshape(-1, 1, channels, rank)
         gB, gC = gBC.to(B.dtype)
-        N = A.shape[-1]
+        N = A.shape[-2]
         gA, gD, gbias = sums[:, :N].mT, sums[:, N], sums[:, N + 1]
         return (
             _shared(gx, x), _shared(gdt, dt), gW, _shared(gA, A), _shared(gB, B), _shared(gC, C),
             None if D is None else _shared(gD, D), None if bias is None else _shared(gbias, bias),
-            g_first if ctx.has_state else None, *[None] * 8,
+            g_first.mT if ctx.has_state else None, *[None] * 8,
         )  # fmt: skip
 
 
