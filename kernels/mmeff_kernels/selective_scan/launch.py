@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 import triton
 from torch import Tensor
 from torch.autograd.function import once_differentiable
@@ -324,7 +325,7 @@ class TritonScan(torch.autograd.Function):
         y, final, saves = _forward(x, dt, W, A, B, C, D, bias, state, lengths, table, *options, last, save)
         ctx.save_for_backward(x, dt, W, A, B, C, D, bias, lengths, table, saves)
         ctx.options = options
-        ctx.has_state = state is not None
+        ctx.has_state, ctx.has_last = state is not None, last
         ctx.set_materialize_grads(False)
         return y, final.mT if last else final
 
@@ -340,7 +341,7 @@ class TritonScan(torch.autograd.Function):
         if gy.dim() == 4 and gy.stride(0) == 0:  # routes are summed: one gradient for all
             gy = gy[0]
         gx, gdt, gBC, sums, g_first = _backward(
-            gy.contiguous(), None if g_last is None else g_last.mT.contiguous(), x, dt, W, A, B, C, D, bias,
+            gy.contiguous(), g_last.mT.contiguous() if ctx.has_last and g_last is not None else None, x, dt, W, A, B, C, D, bias,
             lengths, table, saves, softplus, routes, backward, longest, once, ctx.has_state,
         )  # fmt: skip
         gW = None
@@ -380,10 +381,7 @@ def scan(
     """`selective_scan_routes`, its tensors by name: y (B, L, D), the last states (K, B, D, N) if they are wanted."""
     x, dt, B, C, z = (tensors[name] for name in ("x", "dt", "B", "C", "z"))
     assert x is not None and B is not None and C is not None
-    A, D, bias, W, state = (
-        None if (tensor := tensors[name]) is None else tensor.float()
-        for name in ("A", "D", "dt_bias", "dt_weight", "initial_state")
-    )
+    A, D, bias, W, state = (_float(tensors[n]) for n in ("A", "D", "dt_bias", "dt_weight", "initial_state"))
     B, C = (weights[:, :, None] if weights.dim() == 3 else weights for weights in (B, C))
     longest = 0
     if cu_seqlens is not None:
@@ -392,6 +390,16 @@ def scan(
     y, last = TritonScan.apply(
         x, dt, W, A, B, C, D, bias, state, lengths, table, softplus, routes, backward, longest, once, want_state
     )
-    if z is not None:
+    if z is not None and not torch.compiler.is_compiling():
         return GatedSum.apply(y, z, None if longest else lengths), last
-    return (y[0] if routes == 1 else y.sum(0)), last
+    total = y[0] if routes == 1 else y.sum(0)
+    if z is None:
+        return total, last
+    if lengths is not None and not longest:
+        padding = torch.arange(z.shape[1], device=z.device) >= lengths[:, None]
+        z = z.masked_fill(padding[..., None], 0)
+    return (total * F.silu(z.float())).to(y.dtype), last
+
+
+def _float(tensor: Tensor | None) -> Tensor | None:
+    return None if tensor is None else tensor.float()
