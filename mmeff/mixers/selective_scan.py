@@ -3,74 +3,60 @@
 import math
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mmeff.mixers.base import Mixer
-from mmeff.tokens import zero_padding
-from mmeff_kernels.selective_scan import selective_scan
-
-
-class Direction(nn.Module):
-    """One direction of the scan, with parameters of its own: (B, L, E) -> (B, L, E).
-
-    u = silu(conv(x)), depthwise over the last `conv` tokens seen;  [dt, B, C] = W_x u;  dt = softplus(W_dt dt + b);
-    y = S6(u, dt, A, B, C, D), A = -exp(A_log). dt, A and the state are fp32, under autocast too.
-    """
-
-    def __init__(self, width: int, state: int, conv: int, dt_rank: int, reverse: bool) -> None:
-        super().__init__()
-        self.reverse = reverse
-        self.sizes = (dt_rank, state, state)
-        self.conv1d = nn.Conv1d(width, width, conv, groups=width)
-        self.x_proj = nn.Linear(width, sum(self.sizes), bias=False)
-        self.dt_proj = nn.Linear(dt_rank, width)
-        self.A_log = nn.Parameter(torch.arange(1, state + 1, dtype=torch.float32).log().repeat(width, 1))
-        self.D = nn.Parameter(torch.ones(width))
-        nn.init.uniform_(self.dt_proj.weight, -(dt_rank**-0.5), dt_rank**-0.5)
-        with torch.no_grad():
-            dt = torch.empty(width).uniform_(math.log(1e-3), math.log(1e-1)).exp()
-            self.dt_proj.bias.copy_(dt + torch.log(-torch.expm1(-dt)))  # softplus(bias) = dt
-        for parameter in (self.A_log, self.D, self.dt_proj.bias):
-            parameter._no_weight_decay = True  # pyright: ignore[reportAttributeAccessIssue]
-
-    def forward(self, x: Tensor, lengths: Tensor | None) -> Tensor:
-        """x must be zero in the padding: the reversed convolution reads it."""
-        reach = self.conv1d.kernel_size[0] - 1
-        weight = self.conv1d.weight.flip(-1) if self.reverse else self.conv1d.weight
-        around = F.pad(x.transpose(1, 2), (0, reach) if self.reverse else (reach, 0))
-        u = F.silu(F.conv1d(around, weight, self.conv1d.bias, groups=len(weight))).transpose(1, 2)
-        low_rank, B, C = self.x_proj(u).split(self.sizes, dim=-1)
-        with torch.autocast(x.device.type, enabled=False):
-            dt_proj = self.dt_proj
-            dt = F.softplus(F.linear(low_rank.to(dt_proj.weight.dtype), dt_proj.weight, dt_proj.bias))
-            A = -self.A_log.exp()
-            return selective_scan(u, dt, A, B, C, self.D, reverse=self.reverse, lengths=lengths)
+from mmeff_kernels.selective_scan import selective_scan_routes
+from mmeff_kernels.short_conv import short_conv
 
 
 class _SelectiveScan(Mixer):
-    """[x, z] = W_in tokens;  y = W_out mean over the directions of (direction(x) * silu(z))."""
+    """[x, z] = W_in tokens;  y = W_out (silu(z) * mean_k y_k) over K directions, each with parameters of its own:
 
-    def __init__(
-        self, dim: int, expand: float, state: int, conv: int, dt_rank: int | None, reverse: tuple[bool, ...]
-    ) -> None:
+    u = silu(conv_k(x)), depthwise over the last `conv` tokens met;  [r, B, C] = W_k u;  dt = softplus(W_dt,k r + b_k);
+    y_k = S6(u, dt, A_k, B, C, D_k), A = -exp(A_log). dt, A and the state are fp32, under autocast too.
+
+    Parameters lead with an axis K, and every step serves all directions at once; nothing is flipped or repeated.
+    """
+
+    #: "forward" or "backward" for each direction.
+    routes: tuple = ("forward",)
+
+    def __init__(self, dim: int, expand: float, state: int, conv: int, dt_rank: int | None) -> None:
         super().__init__()
-        width = int(expand * dim)
-        sizes = {"dim": dim, "expand * dim": width, "state": state, "conv": conv, "dt_rank": dt_rank}
+        E = int(expand * dim)
+        sizes = {"dim": dim, "expand * dim": E, "state": state, "conv": conv, "dt_rank": dt_rank}
         for name, size in sizes.items():
             if size is not None and size < 1:
                 raise ValueError(f"{name} must be at least 1, not {size}")
-        dt_rank = math.ceil(dim / 16) if dt_rank is None else dt_rank
-        self.in_proj = nn.Linear(dim, 2 * width, bias=False)
-        self.directions = nn.ModuleList(Direction(width, state, conv, dt_rank, backward) for backward in reverse)
-        self.out_proj = nn.Linear(width, dim, bias=False)
+        R = math.ceil(dim / 16) if dt_rank is None else dt_rank
+        K = len(self.routes)
+        self.sizes = (R, state, state)
+        self.in_proj = nn.Linear(dim, 2 * E, bias=False)
+        self.conv_weight = nn.Parameter(torch.empty(K, E, conv).uniform_(-(conv**-0.5), conv**-0.5))
+        self.conv_bias = nn.Parameter(torch.empty(K, E).uniform_(-(conv**-0.5), conv**-0.5))
+        self.x_weight = nn.Parameter(torch.empty(K, sum(self.sizes), E))
+        nn.init.trunc_normal_(self.x_weight, std=E**-0.5, a=-2 * E**-0.5, b=2 * E**-0.5)
+        self.dt_weight = nn.Parameter(torch.empty(K, E, R).uniform_(-(R**-0.5), R**-0.5))
+        dt = torch.empty(K, E).uniform_(math.log(1e-3), math.log(1e-1)).exp()
+        self.dt_bias = nn.Parameter(dt + torch.log(-torch.expm1(-dt)))  # softplus(bias) = dt
+        self.A_log = nn.Parameter(torch.arange(1, state + 1, dtype=torch.float32).log().repeat(K, E, 1))
+        self.D = nn.Parameter(torch.ones(K, E))
+        self.out = nn.Linear(E, dim, bias=False)
+        for parameter in (self.conv_bias, self.dt_bias, self.A_log, self.D):
+            parameter._no_weight_decay = True  # pyright: ignore[reportAttributeAccessIssue]
 
     def forward(self, x: Tensor, grid: tuple[int, ...], lengths: Tensor | None = None) -> Tensor:
-        # in_proj has no bias: zeros stay zeros, as Direction needs.
-        inner, z = self.in_proj(zero_padding(x, lengths)).chunk(2, dim=-1)
-        y = sum(direction(inner, lengths) for direction in self.directions)
-        # The gate is shared, so the mean over the directions can be taken before it.
-        return self.out_proj(y * F.silu(z) / len(self.directions))
+        inner, z = self.in_proj(x).chunk(2, dim=-1)
+        sides = tuple("causal" if route == "forward" else "anticausal" for route in self.routes)
+        u = short_conv(inner, self.conv_weight, self.conv_bias, sides=sides, lengths=lengths)
+        projected = (u.flatten(1, 2) @ self.x_weight.mT).unflatten(1, u.shape[1:3])
+        low_rank, B, C = projected.split(self.sizes, dim=-1)
+        y, _ = selective_scan_routes(
+            u, low_rank, -self.A_log.exp(), B.unsqueeze(-2), C.unsqueeze(-2), self.D, routes=self.routes, z=z,
+            dt_bias=self.dt_bias, dt_weight=self.dt_weight, dt_softplus=True, lengths=lengths,
+        )  # fmt: skip
+        return self.out(y) / len(self.routes)
 
 
 class Mamba(_SelectiveScan):
@@ -90,7 +76,7 @@ class Mamba(_SelectiveScan):
             conv: tokens that the short convolution sees.
             dt_rank: rank of the step size's projection; dim / 16, rounded up, by default.
         """
-        super().__init__(dim, expand, state, conv, dt_rank, reverse=(False,))
+        super().__init__(dim, expand, state, conv, dt_rank)
 
 
 class BiMamba(_SelectiveScan):
@@ -101,6 +87,8 @@ class BiMamba(_SelectiveScan):
     Source: Zhu et al., Vim, arXiv 2401.09417, algorithm 1, with the mean of the two directions of its released "v2".
     """
 
+    routes = ("forward", "backward")
+
     def __init__(self, dim: int, expand: float = 2, state: int = 16, conv: int = 4, dt_rank: int | None = None) -> None:
         """
         Args:
@@ -110,4 +98,4 @@ class BiMamba(_SelectiveScan):
             conv: tokens that the short convolution sees.
             dt_rank: rank of the step size's projection; dim / 16, rounded up, by default.
         """
-        super().__init__(dim, expand, state, conv, dt_rank, reverse=(False, True))
+        super().__init__(dim, expand, state, conv, dt_rank)

@@ -81,7 +81,7 @@ def test_flops_are_those_of_a_count_by_hand() -> None:
     given.pop("z")
     with FlopCounterMode(display=False) as counter:
         y = selective_scan(**given, dt_softplus=True, impl="triton")
-    # Each state of each channel at each step: dt A, exp, (dt x) B, a h and + u, C h and its sum. Each channel: dt x, + D x.
+    # A state of a channel at a step: dt A, exp, (dt x) B, a h and + u, C h and its sum. A channel: dt x, + D x.
     assert counter.get_total_flops() == rows * L * D * (7 * N + 3)
     with FlopCounterMode(display=False) as counter:
         y.sum().backward()

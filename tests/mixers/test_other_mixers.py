@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from mmeff.init import init_weights
 from mmeff.mixers import Attention, BiMamba, GatedConv, LinearAttention, Mamba, Parallel
 from mmeff.mixers.rotary import rotate
 
@@ -70,19 +71,19 @@ def test_gated_conv_is_its_equation_and_a_sequence_is_an_image_of_one_row() -> N
 @pytest.mark.parametrize("L", [1, 2, 9])
 def test_mamba_is_its_equation(L: int) -> None:
     mixer = Mamba(DIM, state=3, conv=4).double()
-    (direction,) = mixer.directions
+    own = {name: parameter[0] for name, parameter in mixer.named_parameters() if "." not in name}
     x = tokens(L, rows=1)
     inner, z = mixer.in_proj(x[0]).chunk(2, dim=-1)
     h = torch.zeros(2 * DIM, 3, dtype=torch.float64)
     ys = []
     for t in range(L):
-        taps = [direction.conv1d.weight[:, 0, 3 - back] * inner[t - back] for back in range(4) if back <= t]
-        u = F.silu(sum(taps) + direction.conv1d.bias)
-        low_rank, B, C = direction.x_proj(u).split((1, 3, 3))
-        dt = F.softplus(direction.dt_proj(low_rank))
-        h = torch.exp(dt[:, None] * -direction.A_log.exp()) * h + (dt * u)[:, None] * B
-        ys.append(h @ C + direction.D * u)
-    close(mixer(x, (L,))[0], mixer.out_proj(torch.stack(ys) * F.silu(z)))
+        taps = [own["conv_weight"][:, 3 - back] * inner[t - back] for back in range(4) if back <= t]
+        u = F.silu(sum(taps) + own["conv_bias"])
+        low_rank, B, C = (own["x_weight"] @ u).split((1, 3, 3))
+        dt = F.softplus(own["dt_weight"] @ low_rank + own["dt_bias"])
+        h = torch.exp(dt[:, None] * -own["A_log"].exp()) * h + (dt * u)[:, None] * B
+        ys.append(h @ C + own["D"] * u)
+    close(mixer(x, (L,))[0], mixer.out(torch.stack(ys) * F.silu(z)))
 
 
 def test_bimamba_is_the_mean_of_a_scan_and_a_flipped_scan() -> None:
@@ -90,38 +91,40 @@ def test_bimamba_is_the_mean_of_a_scan_and_a_flipped_scan() -> None:
     both = BiMamba(DIM).double()
     x = tokens(L)
     halves = []
-    for direction in both.directions:
+    for k, route in enumerate(both.routes):
         one = Mamba(DIM).double()
-        one.load_state_dict(
-            {**one.state_dict(), **{f"directions.0.{name}": value for name, value in direction.state_dict().items()}}
-        )
-        one.in_proj, one.out_proj = both.in_proj, both.out_proj
-        halves.append(one(x.flip(1), grid).flip(1) if direction.reverse else one(x, grid))
+        own = {name: value[k : k + 1] for name, value in both.state_dict().items() if "." not in name}
+        one.load_state_dict({**both.state_dict(), **own})
+        halves.append(one(x.flip(1), grid).flip(1) if route == "backward" else one(x, grid))
     close(both(x, grid), (halves[0] + halves[1]) / 2)
 
 
 def test_mamba_starts_as_published() -> None:
-    direction = Mamba(32, dt_rank=2).directions[0]
-    dt = F.softplus(direction.dt_proj.bias)
+    mixer = BiMamba(64, dt_rank=2)
+    marked = {name for name, parameter in mixer.named_parameters() if getattr(parameter, "_no_weight_decay", False)}
+    assert marked == {"A_log", "D", "dt_bias", "conv_bias"}
+    init_weights(mixer, depth=4)  # of a whole model
+    dt = F.softplus(mixer.dt_bias)
     assert 1e-3 * 0.99 < dt.min() < 2e-3 < 5e-2 < dt.max() < 1e-1 * 1.01
-    torch.testing.assert_close(direction.A_log.exp()[5], torch.arange(1.0, 17))
-    marked = {name for name, parameter in direction.named_parameters() if getattr(parameter, "_no_weight_decay", False)}
-    assert marked == {"A_log", "D", "dt_proj.bias"}
+    torch.testing.assert_close(mixer.A_log.exp()[1, 5], torch.arange(1.0, 17))
 
 
 def test_step_sizes_are_fp32_under_autocast(monkeypatch: pytest.MonkeyPatch) -> None:
     torch.manual_seed(0)
     module = importlib.import_module("mmeff.mixers.selective_scan")
-    direction = Mamba(64).directions[0]
+    mixer = Mamba(64)
     seen = {}
-    monkeypatch.setattr(module, "selective_scan", lambda u, dt, A, *_, **__: seen.update(dt=dt, A=A) or u)
-    direction.x_proj.register_forward_hook(lambda _, __, y: seen.update(low_rank=y[..., :4]))
+    scan = module.selective_scan_routes
+
+    def spy(u, dt, A, *rest, **options):
+        seen.update(options, low_rank=dt, A=A)
+        return scan(u, dt, A, *rest, **options)
+
+    monkeypatch.setattr(module, "selective_scan_routes", spy)
     with torch.autocast("cpu", torch.bfloat16):
-        direction(torch.randn(2, 5, 128), None)
+        mixer(torch.randn(2, 5, 64), (5,))
     assert seen["low_rank"].dtype == torch.bfloat16
-    assert seen["A"].dtype == torch.float32
-    expected = F.softplus(seen["low_rank"].float() @ direction.dt_proj.weight.T + direction.dt_proj.bias)
-    torch.testing.assert_close(seen["dt"], expected, rtol=1e-5, atol=0)
+    assert seen["A"].dtype == seen["dt_weight"].dtype == seen["dt_bias"].dtype == torch.float32
 
 
 def test_parallel_is_the_mean_of_normalised_mixers() -> None:

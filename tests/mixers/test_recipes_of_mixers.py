@@ -33,6 +33,6 @@ def test_arguments_reach_nested_mixers() -> None:
     attention = {"class_path": "mmeff.mixers.Attention", "init_args": {"head_dim": 8, "causal": True}}
     part = build(Mixer, {"class_path": "mmeff.mixers.Parallel", "init_args": {"mixers": [scan, attention]}})
     assert isinstance(part, Parallel)
-    assert part.mixers[0].directions[0].A_log.shape == (32, 3)
+    assert part.mixers[0].A_log.shape == (2, 32, 3)
     assert part.mixers[1].heads == 2
     assert part.mixers[1].causal

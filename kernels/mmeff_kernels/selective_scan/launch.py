@@ -1,8 +1,8 @@
 """The selective scan's Triton kernels as torch operators and as one differentiable function: tiles, chunks, buffers.
 
 The operators `mmeff::selective_scan_forward` and `..._backward` are opaque to torch.compile and counted by torch's FLOP
-counter. They take A ([K,] N, D), W ([K,] R, D) and states (K, B, N, D) with the channels last. K is the number of routes;
-what all routes share lacks the axis K and is read in place.
+counter. They take A ([K,] N, D), W ([K,] R, D) and states (K, B, N, D) with the channels last. K is the number of
+routes; what all routes share lacks the axis K and is read in place.
 """
 
 from dataclasses import dataclass
@@ -340,9 +340,10 @@ class TritonScan(torch.autograd.Function):
             gy = x.new_zeros(()).expand(x.shape[-3:])
         if gy.dim() == 4 and gy.stride(0) == 0:  # routes are summed: one gradient for all
             gy = gy[0]
+        g_last = g_last.mT.contiguous() if ctx.has_last and g_last is not None else None
         gx, gdt, gBC, sums, g_first = _backward(
-            gy.contiguous(), g_last.mT.contiguous() if ctx.has_last and g_last is not None else None, x, dt, W, A, B, C, D, bias,
-            lengths, table, saves, softplus, routes, backward, longest, once, ctx.has_state,
+            gy.contiguous(), g_last, x, dt, W, A, B, C, D, bias, lengths, table, saves,
+            softplus, routes, backward, longest, once, ctx.has_state,
         )  # fmt: skip
         gW = None
         if W is not None:

@@ -86,7 +86,11 @@ def selective_scan_routes(
         ys.append(y)
         states.append(state)
     total = torch.stack(ys).sum(0)
-    return (total if z is None else total * F.silu(z.to(total.dtype))).to(x.dtype), torch.stack(states)
+    if z is not None:
+        padding = None if lengths is None else torch.arange(z.shape[1], device=z.device) >= lengths[:, None]
+        z = z if padding is None else z.masked_fill(padding[..., None], 0)
+        total = total * F.silu(z.to(total.dtype))
+    return total.to(x.dtype), torch.stack(states)
 
 
 def _of_route(name: str, tensor: Tensor | None, k: int) -> Tensor | None:

@@ -1,0 +1,110 @@
+"""The public short convolution."""
+
+import os
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Literal, get_args
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+Side = Literal["causal", "anticausal", "centred"]
+Impl = Literal["auto", "triton", "torch"]
+
+
+def short_conv(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    *,
+    sides: Sequence[Side],
+    silu: bool = True,
+    lengths: Tensor | None = None,
+    impl: Impl = "auto",
+) -> Tensor:
+    """Depthwise convolution of the tokens in K directions: y_k[l] = silu(bias_k + sum_w weight_kw x[l + o_k(w)]).
+
+    x        (B, L, D); zeros are taken for what lies before it and after it
+    weight   (K, D, W)
+    bias     (K, D) or None
+    sides    for each direction "causal": o(w) = w - (W - 1), as in Mamba; "anticausal": o(w) = (W - 1) - w, the same
+             on the reversed tokens; "centred": o(w) = w - (W - 1) / 2, for odd W
+    silu     whether silu is taken of the sum
+    lengths  (B,) real tokens a row or None: what lies after them is never read, and y is 0 there
+    impl     "triton": one pass over x for all directions, on CUDA. "torch": torch's convolution. "auto": "triton" on
+             CUDA, but for fp64
+
+    Returns (K, B, L, D) in x's dtype; computed in fp32 (in fp64 if x is).
+
+    ValueError if the shapes do not fit together, or `impl` cannot serve them.
+    """
+    _check(x, weight, bias, sides, lengths, impl)
+    if impl == "auto":
+        impl = "triton" if x.is_cuda and x.dtype != torch.float64 and not torch.compiler.is_compiling() else "torch"
+    if impl == "triton":
+        from .kernel import ShortConv
+
+        table = _table(tuple(sides), weight.shape[-1], x.device)
+        with torch.autocast(x.device.type, enabled=False):
+            return ShortConv.apply(x, weight.float(), None if bias is None else bias.float(), lengths, table, silu)
+    return _torch(x, weight, bias, sides, silu, lengths)
+
+
+def _torch(
+    x: Tensor, weight: Tensor, bias: Tensor | None, sides: Sequence[Side], silu: bool, lengths: Tensor | None
+) -> Tensor:
+    width = weight.shape[-1]
+    padding = None
+    if lengths is not None:
+        padding = (torch.arange(x.shape[1], device=x.device) >= lengths[:, None])[..., None]
+        x = x.masked_fill(padding, 0)
+    wide = torch.float64 if x.dtype == torch.float64 else torch.float32
+    given, ys = x.to(wide).mT, []
+    with torch.autocast(x.device.type, enabled=False):
+        for k, side in enumerate(sides):
+            before = {"causal": width - 1, "anticausal": 0, "centred": width // 2}[side]
+            taps = weight[k].to(wide)[:, None]
+            taps = taps.flip(-1) if side == "anticausal" else taps
+            own = None if bias is None else bias[k].to(wide)
+            y = F.conv1d(F.pad(given, (before, width - 1 - before)), taps, own, groups=x.shape[2]).mT
+            y = F.silu(y) if silu else y
+            ys.append(y if padding is None else y.masked_fill(padding, 0))
+    return torch.stack(ys).to(x.dtype)
+
+
+@lru_cache
+def _table(sides: tuple[Side, ...], width: int, device: torch.device) -> Tensor:
+    """(K, 2) int32: o_k(0), and o_k(1) - o_k(0)."""
+    rows = {"causal": (1 - width, 1), "anticausal": (width - 1, -1), "centred": (-(width // 2), 1)}
+    return torch.tensor([rows[side] for side in sides], dtype=torch.int32, device=device)
+
+
+def _check(
+    x: Tensor, weight: Tensor, bias: Tensor | None, sides: Sequence[Side], lengths: Tensor | None, impl: str
+) -> None:
+    if impl not in get_args(Impl):
+        raise ValueError(f"impl {impl!r}: choose one of {', '.join(get_args(Impl))}")
+    if x.dim() != 3 or min(x.shape) == 0:
+        raise ValueError(f"x must be (B, L, D) and not empty, not {tuple(x.shape)}")
+    if isinstance(sides, str) or not sides or any(side not in get_args(Side) for side in sides):
+        raise ValueError(f"sides must name one of {', '.join(get_args(Side))} for each direction, not {sides!r}")
+    rows, _, channels = x.shape
+    K = len(sides)
+    if weight.dim() != 3 or weight.shape[:2] != (K, channels) or weight.shape[2] == 0:
+        raise ValueError(
+            f"weight must be ({K}, {channels}, W) beside x {tuple(x.shape)} for {K} sides, not {tuple(weight.shape)}"
+        )
+    if "centred" in sides and weight.shape[2] % 2 == 0:
+        raise ValueError(f"a centred convolution needs an odd width, weight is {tuple(weight.shape)}")
+    for name, tensor, shape in (("bias", bias, (K, channels)), ("lengths", lengths, (rows,))):
+        if tensor is not None and tensor.shape != shape:
+            raise ValueError(f"{name} must be {shape} beside x {tuple(x.shape)}, not {tuple(tensor.shape)}")
+    for name, tensor in (("weight", weight), ("bias", bias), ("lengths", lengths)):
+        if tensor is not None and tensor.device != x.device:
+            raise ValueError(f"{name} is on {tensor.device}, x on {x.device}")
+    if impl == "triton":
+        if not x.is_cuda and os.environ.get("TRITON_INTERPRET") != "1":
+            raise ValueError(f"impl 'triton' needs tensors on CUDA, x is on {x.device}")
+        if x.dtype == torch.float64:
+            raise ValueError("impl 'triton' computes in fp32: x cannot be float64")
