@@ -2,8 +2,8 @@
 
 States lie in memory as (N, D). A program is one warp. It walks `span` steps of one row along one of K routes, with the
 state of BD channels of a group in (BD, BN) numbers, T steps an iteration, whose inputs were asked for one iteration
-earlier. `token` alone decides where the route passes: every load and store goes to the token's own place, and nothing is
-ever permuted in memory.
+earlier. `token` alone decides where the route passes: every load and store goes to the token's own place, and nothing
+is ever permuted in memory.
 
 Where rows and channels alone do not fill the chip, rows are cut into chunks of `span` steps: `ends_kernel` scans each
 chunk from a state of 0, `chain_kernel` turns the ends that it finds into the states that chunks start with, and
