@@ -1,13 +1,17 @@
 """Mamba's mixer: a selective scan, in one direction or in two."""
 
 import math
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from mmeff.mixers.base import Mixer
 from mmeff_kernels.selective_scan import selective_scan_routes
-from mmeff_kernels.short_conv import short_conv
+from mmeff_kernels.short_conv import Side, short_conv
+
+#: What the short convolution of a direction sees.
+SIDES: dict[str, Side] = {"forward": "causal", "backward": "anticausal"}
 
 
 class _SelectiveScan(Mixer):
@@ -19,8 +23,7 @@ class _SelectiveScan(Mixer):
     Parameters lead with an axis K, and every step serves all directions at once; nothing is flipped or repeated.
     """
 
-    #: "forward" or "backward" for each direction.
-    routes: tuple = ("forward",)
+    routes: tuple[Literal["forward", "backward"], ...] = ("forward",)
 
     def __init__(self, dim: int, expand: float, state: int, conv: int, dt_rank: int | None) -> None:
         super().__init__()
@@ -48,8 +51,7 @@ class _SelectiveScan(Mixer):
 
     def forward(self, x: Tensor, grid: tuple[int, ...], lengths: Tensor | None = None) -> Tensor:
         inner, z = self.in_proj(x).chunk(2, dim=-1)
-        sides = tuple("causal" if route == "forward" else "anticausal" for route in self.routes)
-        u = short_conv(inner, self.conv_weight, self.conv_bias, sides=sides, lengths=lengths)
+        u = short_conv(inner, self.conv_weight, self.conv_bias, sides=[SIDES[r] for r in self.routes], lengths=lengths)
         projected = (u.flatten(1, 2) @ self.x_weight.mT).unflatten(1, u.shape[1:3])
         low_rank, B, C = projected.split(self.sizes, dim=-1)
         y, _ = selective_scan_routes(

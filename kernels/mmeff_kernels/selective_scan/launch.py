@@ -5,6 +5,8 @@ counter. They take A ([K,] N, D), W ([K,] R, D) and states (K, B, N, D) with the
 routes; what all routes share lacks the axis K and is read in place.
 """
 
+# pyright: reportCallIssue=false, reportArgumentType=false
+
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,7 +40,7 @@ class Tile:
 
 def tile(N: int) -> Tile:
     """Up to 512 numbers of state a warp, 16 a thread; few states leave room for more steps."""
-    BN = triton.next_power_of_2(N)
+    BN = 1 << (N - 1).bit_length()
     T, T_backward = (4, 2) if BN >= 8 else (8, 8)
     return Tile(BN, min(32, max(2, 512 // BN)), T, T_backward)
 
@@ -83,7 +85,7 @@ class _Plan:
         self.chunks, span = chunks(routes * self.rows * self.blocks, self.L)
         self.programs = routes * self.rows * self.blocks * self.chunks
         rank = 1 if W is None else W.shape[-2]
-        BR = triton.next_power_of_2(rank)
+        BR = 1 << (rank - 1).bit_length()
         self.sizes = {
             "L": self.L, "rows": self.rows, "total": self.total,
             "span": span, "chunks": self.chunks, "blocks": self.blocks,
@@ -100,6 +102,8 @@ class _Plan:
             "BD": self.tile.BD, "BN": self.tile.BN, "BR": BR, "num_warps": 1,
         }  # fmt: skip
         self.D_k = D.stride(0) if D is not None and D.dim() == 2 else 0
+        # What is asked for ahead takes twice the registers in fp32, and the rows of W as many again.
+        self.T = max(1, self.tile.T // (1 if x.element_size() == 2 and W is None else 2))
 
     def starts(
         self, value: Tensor, weight: Tensor, first: Tensor | None, adjoint: bool, given: tuple[Tensor | None, ...]
@@ -114,7 +118,7 @@ class _Plan:
         ends_kernel[(self.programs,)](
             value, dt, W, A, weight, bias, lengths, table, ends, totals,
             **self.sizes, **_strides("value", value), **_strides("weight", weight), **self.options, one=1,
-            ADJOINT=adjoint, T=self.tile.T,
+            ADJOINT=adjoint, T=self.T, maxnreg=REGISTERS,
         )  # fmt: skip
         chain_kernel[(triton.cdiv(self.channels * self.N, 128) * self.routes * self.rows,)](
             ends, totals, A, first, self.rows, self.chunks, self.channels, self.N, self.sizes["A_k"],
@@ -166,7 +170,7 @@ def forward(
             x, dt, W, A, B, C, D, bias, lengths, table, starts, y, states, saves,
             **plan.sizes, **_strides("x", x), **_strides("B", B), **_strides("C", C), **plan.options, D_k=plan.D_k,
             one=1, HAS_D=D is not None, HAS_START=starts is not None, ONCE=once, LAST=last, SAVE=save, SAVED=SAVED,
-            T=plan.tile.T,
+            T=plan.T, maxnreg=REGISTERS,
         )  # fmt: skip
     return y, states, saves
 
@@ -318,7 +322,8 @@ class TritonScan(torch.autograd.Function):
         last: bool,
     ) -> tuple[Tensor, Tensor]:
         x, dt, B, C = (t if t.stride(-1) == 1 else t.contiguous() for t in (x, dt, B, C))
-        W, A, state = (None if t is None else t.mT.contiguous() for t in (W, A, state))
+        A = A.mT.contiguous()
+        W, state = (None if t is None else t.mT.contiguous() for t in (W, state))
         D, bias = (None if t is None else t.contiguous() for t in (D, bias))
         save = any(ctx.needs_input_grad)
         options = softplus, routes, backward, longest, once
@@ -336,13 +341,11 @@ class TritonScan(torch.autograd.Function):
     ) -> tuple[Tensor | None, ...]:
         x, dt, W, A, B, C, D, bias, lengths, table, saves = ctx.saved_tensors
         softplus, routes, backward, longest, once = ctx.options
-        if gy is None:
-            gy = x.new_zeros(()).expand(x.shape[-3:])
-        if gy.dim() == 4 and gy.stride(0) == 0:  # routes are summed: one gradient for all
-            gy = gy[0]
+        g = x.new_zeros(x.shape[-3:]) if gy is None else gy
+        g = g[0] if g.dim() == 4 and g.stride(0) == 0 else g  # where routes are summed: one gradient for all
         g_last = g_last.mT.contiguous() if ctx.has_last and g_last is not None else None
         gx, gdt, gBC, sums, g_first = _backward(
-            gy.contiguous(), g_last, x, dt, W, A, B, C, D, bias, lengths, table, saves,
+            g.contiguous(), g_last, x, dt, W, A, B, C, D, bias, lengths, table, saves,
             softplus, routes, backward, longest, once, ctx.has_state,
         )  # fmt: skip
         gW = None

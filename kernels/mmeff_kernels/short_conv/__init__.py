@@ -1,5 +1,5 @@
 """Short depthwise convolution along the tokens, in several directions at once, with its bias and SiLU."""
 
-from .op import short_conv
+from .op import Side, short_conv
 
-__all__ = ["short_conv"]
+__all__ = ["Side", "short_conv"]

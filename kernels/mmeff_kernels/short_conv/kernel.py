@@ -4,7 +4,7 @@ The backward pass has two kernels: one repeats the output before its SiLU and le
 sums for weight and bias over a run of tokens; the other gathers dx from the g of all directions. No atomics.
 """
 
-# pyright: reportGeneralTypeIssues=false
+# pyright: reportGeneralTypeIssues=false, reportCallIssue=false
 
 from typing import Any
 
