@@ -1,6 +1,6 @@
 """What follows the scans of several routes: their sum times silu(z), in one pass forward and one backward."""
 
-# pyright: reportGeneralTypeIssues=false, reportCallIssue=false, reportArgumentType=false
+# pyright: reportGeneralTypeIssues=false
 
 from typing import Any
 
@@ -9,6 +9,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+
+from ..launcher import Launcher
 
 
 @triton.jit
@@ -56,6 +58,9 @@ def backward_kernel(
         tl.store(p_gz + i_row * channels + o, b_g * b_total * b_sigma * (1.0 + b_z * (1.0 - b_sigma)), m)
 
 
+_forward, _backward = Launcher(forward_kernel), Launcher(backward_kernel)
+
+
 class GatedSum(torch.autograd.Function):
     """y (K, B, L, D), z (B, L, D), lengths (B,) or None -> silu(z) sum_k y_k, (B, L, D) in y's type, computed in fp32.
 
@@ -70,11 +75,12 @@ class GatedSum(torch.autograd.Function):
         z = z if z.stride(-1) == 1 else z.contiguous()
         routes, _, L, channels = y.shape
         total, out = y[0] if routes == 1 else torch.empty_like(y[0]), torch.empty_like(y[0])
-        with torch.cuda.device_of(y):
-            forward_kernel[(len(z),)](
-                y, z, lengths, total, out, out.numel(), L, channels, z.stride(0),
-                HAS_LENGTHS=lengths is not None, K=routes, BLOCK=_block(channels), num_warps=1,
-            )  # fmt: skip
+        _forward(
+            len(z),
+            {"p_y": y, "p_z": z, "p_lengths": lengths, "p_total": total, "p_out": out},
+            {"size": out.numel(), "L": L, "channels": channels, "z_l": z.stride(0)},
+            {"HAS_LENGTHS": lengths is not None, "K": routes, "BLOCK": _block(channels), "num_warps": 1},
+        )
         ctx.save_for_backward(total, z, lengths)
         ctx.routes = routes
         return out
@@ -87,11 +93,12 @@ class GatedSum(torch.autograd.Function):
         total, z, lengths = ctx.saved_tensors
         L, channels = total.shape[1:]
         gy, gz = torch.empty_like(total), torch.empty(total.shape, dtype=z.dtype, device=z.device)
-        with torch.cuda.device_of(g):
-            backward_kernel[(len(z),)](
-                total, z, lengths, g.contiguous(), gy, gz, L, channels, z.stride(0),
-                HAS_LENGTHS=lengths is not None, BLOCK=_block(channels), num_warps=1,
-            )  # fmt: skip
+        _backward(
+            len(z),
+            {"p_total": total, "p_z": z, "p_lengths": lengths, "p_g": g.contiguous(), "p_gy": gy, "p_gz": gz},
+            {"L": L, "channels": channels, "z_l": z.stride(0)},
+            {"HAS_LENGTHS": lengths is not None, "BLOCK": _block(channels), "num_warps": 1},
+        )
         return gy.expand(ctx.routes, *gy.shape), gz, None
 
 

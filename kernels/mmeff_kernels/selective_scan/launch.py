@@ -5,20 +5,19 @@ counter. They take A ([K,] N, D), W ([K,] R, D) and states (K, B, N, D) with the
 routes; what all routes share lacks the axis K and is read in place.
 """
 
-# pyright: reportCallIssue=false, reportArgumentType=false
-
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-import triton
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.utils.flop_counter import register_flop_formula
 
+from ..launcher import Launcher
+from . import kernel
 from .gate import GatedSum
-from .kernel import SAVED, backward_kernel, chain_kernel, ends_kernel, forward_kernel
+from .kernel import SAVED
 
 #: Programs that keep a GPU busy. With fewer, rows are cut into chunks, of SAVED steps at least.
 BUSY = 1056
@@ -26,6 +25,9 @@ BUSY = 1056
 LARGEST_LAUNCH = 4096
 #: Registers of a thread that let three warps share a quarter of a multiprocessor.
 REGISTERS = 168
+
+_ends, _chain = Launcher(kernel.ends_kernel), Launcher(kernel.chain_kernel)
+_scan_forward, _scan_backward = Launcher(kernel.forward_kernel), Launcher(kernel.backward_kernel)
 
 
 @dataclass(frozen=True)
@@ -99,11 +101,15 @@ class _Plan:
             "LENGTHS": 2 if longest else int(lengths is not None),
             "LOW_RANK": W is not None, "SOFTPLUS": softplus, "EVEN_D": per_group % self.tile.BD == 0,
             "EVEN_N": self.tile.BN == self.N, "EVEN_R": rank == BR,
-            "BD": self.tile.BD, "BN": self.tile.BN, "BR": BR, "num_warps": 1,
+            "BD": self.tile.BD, "BN": self.tile.BN, "BR": BR, "num_warps": 1, "maxnreg": REGISTERS,
         }  # fmt: skip
-        self.D_k = D.stride(0) if D is not None and D.dim() == 2 else 0
         # What is asked for ahead takes twice the registers in fp32, and the rows of W as many again.
         self.T = max(1, self.tile.T // (1 if x.element_size() == 2 and W is None else 2))
+
+    def numbers(self, x: Tensor, B: Tensor, C: Tensor, D: Tensor | None) -> dict[str, int]:
+        """What `forward_kernel` and `backward_kernel` are told beyond what all kernels are."""
+        D_k = D.stride(0) if D is not None and D.dim() == 2 else 0
+        return {**self.sizes, **_strides("x", x), **_strides("B", B), **_strides("C", C), "D_k": D_k}
 
     def starts(
         self, value: Tensor, weight: Tensor, first: Tensor | None, adjoint: bool, given: tuple[Tensor | None, ...]
@@ -115,15 +121,19 @@ class _Plan:
         assert A is not None
         ends = A.new_empty(self.routes, self.rows, self.chunks, self.N, self.channels)
         totals = A.new_empty(self.routes, self.rows, self.chunks, self.channels)
-        ends_kernel[(self.programs,)](
-            value, dt, W, A, weight, bias, lengths, table, ends, totals,
-            **self.sizes, **_strides("value", value), **_strides("weight", weight), **self.options, one=1,
-            ADJOINT=adjoint, T=self.T, maxnreg=REGISTERS,
-        )  # fmt: skip
-        chain_kernel[(triton.cdiv(self.channels * self.N, 128) * self.routes * self.rows,)](
-            ends, totals, A, first, self.rows, self.chunks, self.channels, self.N, self.sizes["A_k"],
-            HAS_FIRST=first is not None, BACKWARD=adjoint, BLOCK=128, num_warps=1,
-        )  # fmt: skip
+        tensors = {
+            "p_value": value, "p_dt": dt, "p_W": W, "p_A": A, "p_weight": weight, "p_bias": bias,
+            "p_lengths": lengths, "p_table": table, "p_ends": ends, "p_totals": totals,
+        }  # fmt: skip
+        numbers = {**self.sizes, **_strides("value", value), **_strides("weight", weight), "one": 1}
+        _ends(self.programs, tensors, numbers, {**self.options, "ADJOINT": adjoint, "T": self.T})
+        numbers = {name: self.sizes[name] for name in ("rows", "chunks", "channels", "N", "A_k")}
+        _chain(
+            -(-self.channels * self.N // 128) * self.routes * self.rows,
+            {"p_ends": ends, "p_totals": totals, "p_A": A, "p_first": first},
+            numbers,
+            {"HAS_FIRST": first is not None, "BACKWARD": adjoint, "BLOCK": 128, "num_warps": 1},
+        )
         return ends
 
 
@@ -164,14 +174,16 @@ def forward(
     y = new(routes, *x.shape[-3:], dtype=x.dtype, device=x.device)
     states = A.new_empty((routes, rows, N, channels) if last else 0)
     saves = A.new_empty((routes, rows, -(-L // SAVED), N, channels) if save else 0)
-    with torch.cuda.device_of(x):
-        starts = plan.starts(x, B, state, False, (dt, W, A, bias, lengths, table))
-        forward_kernel[(plan.programs,)](
-            x, dt, W, A, B, C, D, bias, lengths, table, starts, y, states, saves,
-            **plan.sizes, **_strides("x", x), **_strides("B", B), **_strides("C", C), **plan.options, D_k=plan.D_k,
-            one=1, HAS_D=D is not None, HAS_START=starts is not None, ONCE=once, LAST=last, SAVE=save, SAVED=SAVED,
-            T=plan.T, maxnreg=REGISTERS,
-        )  # fmt: skip
+    starts = plan.starts(x, B, state, False, (dt, W, A, bias, lengths, table))
+    tensors = {
+        "p_x": x, "p_dt": dt, "p_W": W, "p_A": A, "p_B": B, "p_C": C, "p_D": D, "p_bias": bias, "p_lengths": lengths,
+        "p_table": table, "p_starts": starts, "p_y": y, "p_last": states, "p_saves": saves,
+    }  # fmt: skip
+    options = {
+        **plan.options, "HAS_D": D is not None, "HAS_START": starts is not None, "ONCE": once, "LAST": last,
+        "SAVE": save, "SAVED": SAVED, "T": plan.T,
+    }  # fmt: skip
+    _scan_forward(plan.programs, tensors, {**plan.numbers(x, B, C, D), "one": 1}, options)
     return y, states, saves
 
 
@@ -208,16 +220,20 @@ def backward(
     launch = min(plan.programs, LARGEST_LAUNCH)
     T = plan.tile.T_backward
     scratch = A.new_empty(launch, SAVED // T, plan.tile.BN, plan.tile.BD)
-    with torch.cuda.device_of(x):
-        starts = plan.starts(gy, C, g_last, True, (dt, W, A, bias, lengths, table))
-        for before in range(0, plan.programs, launch):
-            backward_kernel[(min(launch, plan.programs - before),)](
-                x, dt, W, A, B, C, D, bias, lengths, table, saves, scratch, gy, starts,
-                gx, gdt, gBC[0], gBC[1], sums, g_first, before,
-                **plan.sizes, **_strides("x", x), **_strides("B", B), **_strides("C", C), **plan.options,
-                gy_k=gy.stride(0) if gy.dim() == 4 else 0, D_k=plan.D_k, HAS_D=D is not None,
-                HAS_START=starts is not None, ONCE=once, FIRST=first, SAVED=SAVED, T=T, maxnreg=REGISTERS,
-            )  # fmt: skip
+    starts = plan.starts(gy, C, g_last, True, (dt, W, A, bias, lengths, table))
+    tensors = {
+        "p_x": x, "p_dt": dt, "p_W": W, "p_A": A, "p_B": B, "p_C": C, "p_D": D, "p_bias": bias, "p_lengths": lengths,
+        "p_table": table, "p_saves": saves, "p_scratch": scratch, "p_gy": gy, "p_starts": starts,
+        "p_gx": gx, "p_gdt": gdt, "p_gB": gBC[0], "p_gC": gBC[1], "p_sums": sums, "p_first": g_first,
+    }  # fmt: skip
+    numbers = {**plan.numbers(x, B, C, D), "gy_k": gy.stride(0) if gy.dim() == 4 else 0}
+    options = {
+        **plan.options, "HAS_D": D is not None, "HAS_START": starts is not None, "ONCE": once, "FIRST": first,
+        "SAVED": SAVED, "T": T,
+    }  # fmt: skip
+    for before in range(0, plan.programs, launch):
+        some = min(launch, plan.programs - before)
+        _scan_backward(some, tensors, {**numbers, "programs_before": before}, options)
     parts = gBC.unflatten(2, (plan.groups, -1))  # (2, K, G, blocks of a group, B, L, N)
     gBC = (parts[:, :, :, 0] if parts.shape[3] == 1 else parts.sum(3)).permute(0, 1, 3, 4, 2, 5)
     return gx, gdt, gBC, sums.sum(1), g_first

@@ -4,7 +4,7 @@ The backward pass has two kernels: one repeats the output before its SiLU and le
 sums for weight and bias over a run of tokens; the other gathers dx from the g of all directions. No atomics.
 """
 
-# pyright: reportGeneralTypeIssues=false, reportCallIssue=false
+# pyright: reportGeneralTypeIssues=false
 
 from typing import Any
 
@@ -13,6 +13,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+
+from ..launcher import Launcher
 
 #: Tokens and channels of a tile; tiles whose sums a program of the backward pass keeps.
 BL, BD, TILES = 16, 128, 8
@@ -131,6 +133,9 @@ def gather_kernel(
     tl.store(p_gx + o_x, b_gx, (o_l < L)[:, None] & m_d[None, :])
 
 
+_forward, _backward, _gather = Launcher(forward_kernel), Launcher(backward_kernel), Launcher(gather_kernel)
+
+
 class ShortConv(torch.autograd.Function):
     """x (B, L, D), weight (K, D, W) and bias (K, D) fp32, sides (K, 2) int32, lengths (B,) -> (K, B, L, D) in x's type.
 
@@ -147,12 +152,12 @@ class ShortConv(torch.autograd.Function):
         K, _, width = weight.shape
         runs, blocks = -(-L // BL), -(-channels // BD)
         y = torch.empty(K, rows, L, channels, dtype=x.dtype, device=x.device)
-        with torch.cuda.device_of(x):
-            forward_kernel[(K * rows * blocks * runs,)](
-                x, weight, bias, lengths, sides, y, L, rows, runs, blocks, channels, x.stride(0), x.stride(1),
-                HAS_BIAS=bias is not None, HAS_LENGTHS=lengths is not None, SILU=silu, WIDTH=width, BL=BL, BD=BD,
-                num_warps=4,
-            )  # fmt: skip
+        _forward(
+            K * rows * blocks * runs,
+            {"p_x": x, "p_w": weight, "p_bias": bias, "p_lengths": lengths, "p_sides": sides, "p_y": y},
+            _numbers(x, runs, blocks),
+            {**_options(bias, lengths, silu, width), "num_warps": 4},
+        )
         ctx.save_for_backward(x, weight, bias, lengths, sides)
         ctx.silu = silu
         return y
@@ -167,16 +172,36 @@ class ShortConv(torch.autograd.Function):
         g = torch.empty(gy.shape, dtype=gy.dtype, device=gy.device)
         gx = torch.empty(x.shape, dtype=x.dtype, device=x.device)
         sums = weight.new_empty(K, rows * runs, width + 1, channels)
-        with torch.cuda.device_of(x):
-            backward_kernel[(K * rows * blocks * runs,)](
-                x, weight, bias, lengths, sides, gy.contiguous(), g, sums, L, rows, runs, blocks, channels,
-                x.stride(0), x.stride(1), HAS_BIAS=bias is not None, HAS_LENGTHS=lengths is not None,
-                SILU=ctx.silu, WIDTH=width, BL=BL, BD=BD, TILES=TILES, num_warps=4,
-            )  # fmt: skip
-            runs = -(-L // BL)
-            gather_kernel[(rows * blocks * runs,)](
-                g, weight, lengths, sides, gx, L, rows, runs, blocks, channels,
-                HAS_LENGTHS=lengths is not None, K=K, WIDTH=width, BL=BL, BD=BD, num_warps=4,
-            )  # fmt: skip
+        _backward(
+            K * rows * blocks * runs,
+            {
+                "p_x": x, "p_w": weight, "p_bias": bias, "p_lengths": lengths, "p_sides": sides,
+                "p_gy": gy.contiguous(), "p_g": g, "p_sums": sums,
+            },
+            _numbers(x, runs, blocks),
+            {**_options(bias, lengths, ctx.silu, width), "TILES": TILES, "num_warps": 4},
+        )  # fmt: skip
+        runs = -(-L // BL)
+        _gather(
+            rows * blocks * runs,
+            {"p_g": g, "p_w": weight, "p_lengths": lengths, "p_sides": sides, "p_gx": gx},
+            {"L": L, "rows": rows, "n_runs": runs, "n_blocks": blocks, "channels": channels},
+            {"HAS_LENGTHS": lengths is not None, "K": K, "WIDTH": width, "BL": BL, "BD": BD, "num_warps": 4},
+        )
         total = sums.sum(1)
         return gx, total[:, :width].mT, None if bias is None else total[:, width], None, None, None
+
+
+def _numbers(x: Tensor, runs: int, blocks: int) -> dict[str, int]:
+    rows, L, channels = x.shape
+    return {
+        "L": L, "rows": rows, "n_runs": runs, "n_blocks": blocks, "channels": channels,
+        "x_b": x.stride(0), "x_l": x.stride(1),
+    }  # fmt: skip
+
+
+def _options(bias: Tensor | None, lengths: Tensor | None, silu: bool, width: int) -> dict[str, Any]:
+    return {
+        "HAS_BIAS": bias is not None, "HAS_LENGTHS": lengths is not None, "SILU": silu, "WIDTH": width,
+        "BL": BL, "BD": BD,
+    }  # fmt: skip
