@@ -339,10 +339,10 @@ def test_the_limit_of_a_device_that_was_measured() -> None:
     from mmeff_kernels.selective_scan import bench
 
     # 128 * 196 * 384 * 16 states, two exponentials each, 4.2e12 a second
-    assert bench.limit((128, 196, 384, 16), "NVIDIA H200") == pytest.approx(0.0734, rel=1e-2)
+    assert bench.limit((128, 196, 384, 16), "NVIDIA H200", 2) == pytest.approx(0.0734, rel=1e-2)
     # One state: 8 tensors (B, L, D) of bf16 over 4.3e12 bytes a second, and 6 of (B, L, 1)
-    assert bench.limit((64, 3136, 96, 1), "NVIDIA H200") == pytest.approx(0.0722, rel=2e-2)
-    assert bench.limit((1, 1, 1, 1), "another") is None
+    assert bench.limit((64, 3136, 96, 1), "NVIDIA H200", 2) == pytest.approx(0.0722, rel=2e-2)
+    assert bench.limit((1, 1, 1, 1), "another", 2) is None
 
 
 @pytest.mark.parametrize("constant", [(), ("B",), ("C",), ("B", "C")], ids="-".join)

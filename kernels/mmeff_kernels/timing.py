@@ -1,0 +1,60 @@
+"""Timing for the benches: medians and quartiles on any device, also without the host on CUDA."""
+
+import time
+from collections.abc import Callable
+from statistics import median, quantiles
+
+import torch
+
+#: Bytes a second of a copy, exponentials a second, as measured.
+LIMITS = {"NVIDIA H200": (4.3e12, 4.2e12)}
+
+
+def milliseconds(run: Callable[[], object], runs: int, device: torch.device) -> list[float]:
+    """Wall time of each of `runs` calls, the host's part included, after three that warm up."""
+    wait = torch.cuda.synchronize if device.type == "cuda" else lambda: None
+    taken = []
+    for _ in range(runs + 3):
+        wait()
+        start = time.perf_counter()
+        run()
+        wait()
+        taken.append(1e3 * (time.perf_counter() - start))
+    return taken[3:]
+
+
+def graph_milliseconds(run: Callable[[], object], runs: int) -> list[float]:
+    """The GPU's own time of each of `runs` calls, replayed as a CUDA graph: what is left where the host keeps up."""
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        for _ in range(3):
+            run()
+    torch.cuda.current_stream().wait_stream(stream)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        run()
+    taken = []
+    for _ in range(runs + 3):
+        start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+        start.record()
+        graph.replay()
+        end.record()
+        torch.cuda.synchronize()
+        taken.append(start.elapsed_time(end))
+    return taken[3:]
+
+
+def peak_mib(run: Callable[[], object]) -> float:
+    """MiB of CUDA memory that a call needs at its peak, beyond what was there."""
+    before = torch.cuda.memory_allocated()
+    torch.cuda.reset_peak_memory_stats()
+    run()
+    torch.cuda.synchronize()
+    return (torch.cuda.max_memory_allocated() - before) / 2**20
+
+
+def show(taken: list[float]) -> str:
+    """The median, and the quartiles in brackets."""
+    low, _, high = quantiles(taken, n=4)
+    return f"{median(taken):8.3f} [{low:.3f}, {high:.3f}]"
