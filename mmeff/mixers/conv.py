@@ -26,6 +26,7 @@ class GridConv(nn.Module):
             y = self.conv(channels_first)
         else:
             k = self.conv.kernel_size[0]
-            row = self.conv.weight[:, :, k // 2]
-            y = F.conv1d(channels_first, row, self.conv.bias, padding=k // 2, groups=len(row))
+            row = self.conv.weight[:, :, k // 2 : k // 2 + 1]
+            # As an image of one row: torch's 2-D kernels leave the channels innermost, those for 1-D are 3x slower.
+            y = F.conv2d(channels_first.unsqueeze(2), row, self.conv.bias, padding=(0, k // 2), groups=len(row))
         return y.flatten(2).transpose(1, 2)

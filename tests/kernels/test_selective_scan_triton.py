@@ -6,7 +6,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from mmeff_kernels.selective_scan import launch, selective_scan, selective_scan_reference
+from mmeff_kernels.selective_scan import (
+    bench,
+    launch,
+    selective_scan,
+    selective_scan_reference,
+    selective_scan_routes,
+)
+from mmeff_kernels.timing import peak_mib
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
@@ -181,3 +188,68 @@ def test_real_sizes(L: int, N: int, reverse: bool) -> None:
     assert max(found.values()) <= 1e-5, found
     found = errors(tensors, torch.bfloat16, dt_softplus=True, reverse=reverse)
     assert max(found.values()) <= 1e-2, found
+
+
+@pytest.mark.gpu
+def test_more_elements_than_32_bits_count() -> None:
+    """2.3e9 elements: rows from the first, the middle and the last part are what they are alone."""
+    rows, L, channels, N = 30_000, 197, 384, 16
+    generator = torch.Generator(DEVICE).manual_seed(0)
+
+    def draw(*shape: int) -> Tensor:
+        return torch.randn(*shape, generator=generator, device=DEVICE, dtype=torch.bfloat16)
+
+    tensors = {
+        "x": draw(rows, L, channels),
+        "dt": draw(rows, L, channels),
+        "B": draw(rows, L, N),
+        "C": draw(rows, L, N),
+    }
+    A = -torch.rand(channels, N, device=DEVICE)
+
+    def run(given: dict[str, Tensor]) -> list[Tensor]:
+        leaves = {name: t.detach().requires_grad_() for name, t in given.items()}
+        y = selective_scan(**leaves, A=A, dt_softplus=True, impl="triton")
+        return [y.detach(), *torch.autograd.grad(y, tuple(leaves.values()), torch.ones_like(y))]
+
+    some = [0, 1, 14_999, 15_000, 29_998, 29_999]
+    found = [t[some].float() for t in run(tensors)]
+    alone = [t.float() for t in run({name: t[some] for name, t in tensors.items()})]
+    for a, b in zip(found, alone, strict=True):
+        assert (a - b).norm() <= 5e-3 * b.norm()
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize(("channels", "N", "groups"), [(96, 1, 1), (200, 16, 2), (33, 8, 1)])
+@pytest.mark.parametrize(("H", "W"), [(1, 1), (7, 7), (14, 14), (56, 57), (8, 64)])
+def test_routes_over_grids(H: int, W: int, channels: int, N: int, groups: int) -> None:
+    """Rows, columns and their reverses in one call: forward and every gradient against the definition in float64."""
+    rows, L = 2, H * W
+    raster = torch.arange(L)
+    columns = raster.view(H, W).T.flatten()
+    table = torch.stack([raster, columns, raster.flip(0), columns.flip(0)])
+    generator = torch.Generator().manual_seed(0)
+    shapes = {
+        "x": (rows, L, channels), "dt": (4, rows, L, 6), "A": (4, channels, N), "B": (4, rows, L, groups, N),
+        "C": (4, rows, L, groups, N), "D": (4, channels), "dt_bias": (4, channels), "dt_weight": (4, channels, 6),
+        "z": (rows, L, channels),
+    }  # fmt: skip
+    drawn = {name: torch.randn(shape, generator=generator) for name, shape in shapes.items()}
+    drawn["A"] = -drawn["A"].abs()
+    low = {name: t.to(DEVICE).requires_grad_() for name, t in drawn.items()}
+    high = {name: t.double().requires_grad_() for name, t in drawn.items()}
+    y, _ = selective_scan_routes(**low, routes=table.to(DEVICE), dt_softplus=True, impl="triton")
+    want, _ = selective_scan_routes(**high, routes=table, dt_softplus=True, impl="reference")
+    weight = torch.randn(want.shape, dtype=torch.float64, generator=generator)
+    grads = torch.autograd.grad(y, tuple(low.values()), weight.to(y))
+    wanted = torch.autograd.grad(want, tuple(high.values()), weight)
+    for name, a, b in zip(("y", *shapes), (y, *grads), (want, *wanted), strict=True):
+        assert (a.cpu() - b).norm() <= 1e-5 * b.norm(), name
+
+
+@pytest.mark.gpu
+def test_both_directions_need_little_memory() -> None:
+    """No flipped or doubled copy: at most half of what flips and two calls take."""
+    shape = (8, 6084, 384, 16)
+    found = {label: peak_mib(run[1]) for label, run in bench.contenders(shape, torch.bfloat16)}
+    assert found["both directions"] <= found["flips, two calls"] / 2, found

@@ -121,10 +121,11 @@ def contenders(shape: Shape, dtype: torch.dtype) -> list[tuple[str, tuple[Callab
     device = torch.device("cuda")
     tensors, own = inputs(shape, device, dtype), inputs(shape, device, dtype, routes=2)
     own["x"] = tensors["x"]  # both directions read the same tokens
+    first: dict[str, Any]
     first, second = ({k: t if k == "x" else t[i] for k, t in own.items()} for i in range(2))
 
     def flipped(**_: Tensor) -> Tensor:
-        back = {k: t.flip(1) if k in ("x", "dt", "B", "C") else t for k, t in second.items()}
+        back: dict[str, Any] = {k: t.flip(1) if k in ("x", "dt", "B", "C") else t for k, t in second.items()}
         one = selective_scan(**first, dt_softplus=True, impl="triton")
         return one + selective_scan(**back, dt_softplus=True, impl="triton").flip(1)
 

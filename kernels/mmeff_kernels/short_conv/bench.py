@@ -1,0 +1,50 @@
+"""Time the short convolution on this machine: python -m mmeff_kernels.short_conv.bench [--runs 20]
+
+Two directions of width 4 with bias and SiLU, as a bidirectional Mamba layer takes them, and a centred one of width 3:
+this package's kernels (on CUDA) and torch's own convolution. bf16 on CUDA, fp32 on the CPU; medians with quartiles.
+"""
+
+import argparse
+import platform
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..timing import graph_milliseconds, milliseconds, show
+from .op import Side, short_conv
+
+#: (B, L, D): Vim-T at 224, 512 and 1248 pixels; on the CPU at a batch of 8.
+CUDA_SHAPES = ((128, 196, 384), (32, 1024, 384), (8, 6084, 384))
+CPU_SHAPES = ((8, 197, 384),)
+FORMS: tuple[tuple[tuple[Side, ...], int], ...] = ((("causal", "anticausal"), 4), (("centred",), 3))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--runs", type=int, default=20)
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    args = parser.parse_args()
+    device = torch.device(args.device)
+    cuda = device.type == "cuda"
+    name = torch.cuda.get_device_name() if cuda else f"{platform.machine()} CPU"
+    print(f"{name}, {torch.get_num_threads()} threads, torch {torch.__version__}, Python {platform.python_version()}")
+    for shape in CUDA_SHAPES if cuda else CPU_SHAPES:
+        for sides, width in FORMS:
+            x = torch.randn(shape, device=device, dtype=torch.bfloat16 if cuda else torch.float32)
+            weight, bias = torch.randn(len(sides), shape[2], width), torch.randn(len(sides), shape[2])
+            leaves = [t.to(device).requires_grad_() for t in (x, weight, bias)]
+            for impl in ("triton", "torch") if cuda else ("torch",):
+                run = forward_and_backward(leaves, sides, impl)
+                taken = graph_milliseconds(run, args.runs) if cuda else milliseconds(run, args.runs, device)
+                print(f"{shape!s:18} {'+'.join(sides):18} {impl:7} forward + backward {show(taken)} ms", flush=True)
+
+
+def forward_and_backward(leaves: list[Tensor], sides: tuple[Side, ...], impl: Any) -> Callable[[], Any]:
+    weight = torch.ones(len(sides), *leaves[0].shape, device=leaves[0].device, dtype=leaves[0].dtype)
+    return lambda: torch.autograd.grad(short_conv(*leaves, sides=sides, impl=impl), leaves, weight)
+
+
+if __name__ == "__main__":
+    main()

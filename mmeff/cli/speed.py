@@ -1,0 +1,139 @@
+"""`python -m mmeff.cli.speed [--pixels 224] [--batch 256]`: images a second of Vim-T beside timm's DeiT-T.
+
+Vim-T is 24 blocks of the bidirectional selective scan, 192 wide, on patches of 16 pixels; DeiT-T is timm's, with
+torch's own attention. Random images, bf16 under autocast on CUDA and fp32 on the CPU, AdamW; inference and training
+steps in turn, medians with quartiles, and the peak memory of a training step. `--profile` lists the kernels of one
+training step of Vim-T by their share of its time.
+"""
+
+import argparse
+import platform
+import time
+from collections.abc import Callable
+from statistics import median, quantiles
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from mmeff.backbones import Isotropic
+from mmeff.heads import Head, MeanPool
+from mmeff.init import init_weights
+from mmeff.mixers import BiMamba
+from mmeff.tokenizers import ImagePatches
+
+CLASSES = 1000
+
+
+class VimTiny(nn.Module):
+    """Images (B, 3, H, W) -> logits: Vim's tiny model (arXiv 2401.09417, table 1) of this package's parts."""
+
+    def __init__(self, depth: int = 24, dim: int = 192):
+        super().__init__()
+        self.tokenizer = ImagePatches(dim, 16)
+        self.backbone = Isotropic(dim, depth, BiMamba, None)
+        self.head = Head(dim, CLASSES, MeanPool, 0.0)
+        init_weights(self, depth)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.head(self.backbone(self.tokenizer(images)))
+
+
+def deit_tiny(pixels: int) -> nn.Module:
+    from timm.models import create_model
+
+    return create_model("deit_tiny_patch16_224", img_size=pixels, num_classes=CLASSES)
+
+
+class Steps:
+    """One model's inference and training steps on a batch of random images."""
+
+    def __init__(self, model: nn.Module, batch: int, pixels: int, device: torch.device):
+        self.model, self.device = model.to(device), device
+        self.images = torch.randn(batch, 3, pixels, pixels, device=device)
+        self.labels = torch.randint(CLASSES, (batch,), device=device)
+        self.optimizer = torch.optim.AdamW(model.parameters(), 1e-3, fused=True)
+
+    def loss(self) -> Tensor:
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
+            return F.cross_entropy(self.model(self.images), self.labels)
+
+    @torch.no_grad()
+    def infer(self) -> None:
+        self.model.eval()
+        self.loss()
+
+    def train(self) -> None:
+        self.model.train()
+        self.loss().backward()
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+
+
+def seconds(run: Callable[[], Any], device: torch.device) -> float:
+    wait = torch.cuda.synchronize if device.type == "cuda" else lambda: None
+    wait()
+    start = time.perf_counter()
+    run()
+    wait()
+    return time.perf_counter() - start
+
+
+def measure(contenders: dict[str, Steps], kind: str, runs: int, device: torch.device) -> dict[str, list[float]]:
+    """Seconds of `runs` steps of each contender, taken in turn, after two that warm up."""
+    taken: dict[str, list[float]] = {name: [] for name in contenders}
+    for i in range(runs + 2):
+        for name, steps in contenders.items():
+            took = seconds(getattr(steps, kind), device)
+            if i >= 2:
+                taken[name].append(took)
+    return taken
+
+
+def profile(steps: Steps) -> None:
+    from torch.profiler import ProfilerActivity
+    from torch.profiler import profile as record
+
+    activity = ProfilerActivity.CUDA if steps.device.type == "cuda" else ProfilerActivity.CPU
+    with record(activities=[activity]) as found:
+        steps.train()
+        if steps.device.type == "cuda":
+            torch.cuda.synchronize()
+    key = "self_cuda_time_total" if steps.device.type == "cuda" else "self_cpu_time_total"
+    print(found.key_averages().table(sort_by=key, row_limit=25, max_name_column_width=60))
+
+
+def main(words: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--pixels", type=int, default=224)
+    parser.add_argument("--batch", type=int, default=256)
+    parser.add_argument("--depth", type=int, default=24, help="of Vim-T")
+    parser.add_argument("--runs", type=int, default=10)
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--profile", action="store_true")
+    args = parser.parse_args(words)
+    device = torch.device(args.device)
+    name = torch.cuda.get_device_name() if device.type == "cuda" else f"{platform.machine()} CPU"
+    print(f"{name}, {torch.get_num_threads()} threads, torch {torch.__version__}, {args.pixels} px, batch {args.batch}")
+    contenders = {
+        "Vim-T": Steps(VimTiny(args.depth), args.batch, args.pixels, device),
+        "DeiT-T": Steps(deit_tiny(args.pixels), args.batch, args.pixels, device),
+    }
+    for kind in ("infer", "train"):
+        for model, taken in measure(contenders, kind, args.runs, device).items():
+            rate = [args.batch / t for t in taken]
+            low, _, high = quantiles(rate, n=4)
+            line = f"{model:7} {kind:6} {median(rate):9.1f} [{low:.1f}, {high:.1f}] images/s"
+            if device.type == "cuda" and kind == "train":
+                torch.cuda.reset_peak_memory_stats()
+                before = torch.cuda.memory_allocated()
+                contenders[model].train()
+                line += f"  {(torch.cuda.max_memory_allocated() - before) / 2**30:.1f} GiB"
+            print(line, flush=True)
+    if args.profile:
+        profile(contenders["Vim-T"])
+
+
+if __name__ == "__main__":
+    main()
