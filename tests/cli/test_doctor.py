@@ -11,7 +11,7 @@ def test_all_is_right_here(capsys):
     assert main(["doctor", "--device", "cpu"]) == 0
     out = capsys.readouterr().out
     assert f"torch {torch.__version__.partition('+')[0]}" in out and "cpu: " in out
-    assert out.count("  right  selective_scan") == 4 and "WRONG" not in out
+    assert out.count("  right  selective_scan") == 6 and out.count("  right  short_conv") == 2 and "WRONG" not in out
 
 
 def scaled(y, state):

@@ -9,19 +9,20 @@ from torch import Tensor
 from ..finding import Finding, compare
 from .op import Impl, selective_scan
 from .reference import selective_scan_reference
+from .routes import selective_scan_routes
 
 
 def check(device: torch.device) -> Iterator[Finding]:
-    """Both directions, with all options, in fp32 and bf16: y, the last state and every gradient."""
+    """Each direction alone and both at once, with all options, in fp32 and bf16: y, the last states, every gradient."""
     impls: tuple[Impl, ...] = ("torch", "triton") if device.type == "cuda" else ("torch",)
     for impl in impls:
         for dtype, bound in ((torch.float32, 1e-5), (torch.bfloat16, 1e-2)):
             tensors = inputs(device, dtype)
+            lengths, kind = torch.tensor([70, 33], device=device), str(dtype).removeprefix("torch.")
             for reverse in (False, True):
-                lengths = torch.tensor([70, 33], device=device)
                 options: dict[str, Any] = {"dt_softplus": True, "reverse": reverse, "lengths": lengths}
                 own: dict[str, Any] = {**tensors, **options, "return_final_state": True, "impl": impl}
-                direction, kind = "reverse" if reverse else "forward", str(dtype).removeprefix("torch.")
+                direction = "reverse" if reverse else "forward"
                 yield compare(
                     f"selective_scan {direction}, {impl}, {kind}",
                     bound,
@@ -30,6 +31,17 @@ def check(device: torch.device) -> Iterator[Finding]:
                     lambda wide, options=options: selective_scan_reference(**wide, **options),
                     ("y", "last state"),
                 )
+            both = {k: t if k in ("x", "z") else torch.stack([t, t.flip(0)]) for k, t in tensors.items()}
+            both = {name: tensor.detach().requires_grad_() for name, tensor in both.items()}
+            options = {"dt_softplus": True, "lengths": lengths, "routes": ("forward", "backward")}
+            yield compare(
+                f"selective_scan both directions, {impl}, {kind}",
+                bound,
+                both,
+                lambda own=both, options=options, impl=impl: selective_scan_routes(**own, **options, impl=impl),
+                lambda wide, options=options: selective_scan_routes(**wide, **options, impl="reference"),
+                ("y", "last states"),
+            )
 
 
 def inputs(device: torch.device, dtype: torch.dtype) -> dict[str, Tensor]:
