@@ -80,13 +80,12 @@ def test_groups_and_packed_rows(reverse: bool) -> None:
 
 
 @pytest.mark.parametrize("reverse", [False, True], ids=["forward", "reverse"])
-@pytest.mark.parametrize("busy", [1, 10**6], ids=["whole rows", "chunks"])
-def test_segments_and_chunks(busy: int, reverse: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("division", [(1, 24), (3, 8)], ids=["whole rows", "chunks"])
+def test_segments_and_chunks(division: tuple[int, int], reverse: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """Several segments of 8 steps, walked by one program or each by its own; rows that end in the first, in the last,
     at a border."""
     monkeypatch.setattr(launch, "SAVED", 8)
-    monkeypatch.setattr(launch, "BUSY", busy)
-    assert launch.chunks(3, 21) == ((1, 24) if busy == 1 else (3, 8))
+    monkeypatch.setattr(launch, "chunks", lambda *_: division)
     for N in (1, 8):
         tensors = inputs(4, 21, 6, N, groups=2)
         found = errors(tensors, dt_softplus=True, reverse=reverse, lengths=torch.tensor([21, 16, 3, 0]))
@@ -101,15 +100,20 @@ def test_more_programs_than_a_launch(monkeypatch: pytest.MonkeyPatch) -> None:
     assert max(found.values()) <= 1e-5, found
 
 
-@pytest.mark.parametrize(("programs", "L", "expected"), [
-    (launch.BUSY, 10_000, (1, 10_048)),  # rows and channels fill the chip
-    (launch.BUSY - 1, 1024, (3, 384)),
-    (96, 6084, (20, 320)),
-    (1, 64, (1, 64)),  # never shorter than what is saved
-    (1, 65, (2, 64)),
+@pytest.mark.parametrize(("programs", "L", "instructions", "expected"), [
+    (1536, 196, 228, (1, 256)),  # three warps a quarter: whole rows
+    (1585, 1024, 228, (1, 1024)),  # one more than a wave: still better than a pass more
+    (384, 1024, 228, (4, 256)),  # fewer than a warp a quarter: four chunks fill it
+    (768, 1024, 228, (1, 1024)),  # two warps a quarter: the pass more costs what it gains
+    (768, 1024, 604, (2, 512)),  # of a longer step it costs less
+    (96, 6084, 228, (16, 384)),
+    (1, 64, 228, (1, 64)),  # chunks are whole segments
+    (1, 65, 228, (1, 128)),
+    (1, 640, 228, (10, 64)),
+    (1, 1, 604, (1, 64)),
 ])  # fmt: skip
-def test_the_rule_of_chunks(programs: int, L: int, expected: tuple[int, int]) -> None:
-    assert launch.chunks(programs, L) == expected
+def test_the_rule_of_chunks(programs: int, L: int, instructions: int, expected: tuple[int, int]) -> None:
+    assert launch.chunks(programs, L, 528, instructions) == expected
 
 
 def test_decays_near_nought_and_near_one() -> None:

@@ -6,6 +6,7 @@ routes; what all routes share lacks the axis K and is read in place.
 """
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -19,8 +20,10 @@ from . import kernel
 from .gate import GatedSum
 from .kernel import SAVED
 
-#: Programs that keep a GPU busy. With fewer, rows are cut into chunks, of SAVED steps at least.
-BUSY = 1056
+#: Instructions that a quarter of a multiprocessor issues a cycle with one, two and three warps of these kernels on it.
+PACE = (0.45, 0.75, 0.85)
+#: Instructions a step: of the pass that finds what chunks start with, of the forward pass, of the backward pass.
+ENDS, FORWARD, BACKWARD = 132, 228, 604
 #: Programs of one launch of the backward kernel, each with a scratch of its own.
 LARGEST_LAUNCH = 4096
 #: Registers of a thread that let three warps share a quarter of a multiprocessor.
@@ -47,12 +50,33 @@ def tile(N: int) -> Tile:
     return Tile(BN, min(32, max(2, 512 // BN)), T, T_backward)
 
 
-def chunks(programs: int, L: int) -> tuple[int, int]:
-    """Chunks that each row is cut into, and their steps, where `programs` tiles of channels would walk whole rows."""
-    wanted = 1 if programs >= BUSY else -(-2 * BUSY // programs)
-    span = -(-L // wanted)
-    span = -(-span // SAVED) * SAVED
-    return -(-L // span), span
+@lru_cache(maxsize=1024)
+def chunks(programs: int, L: int, quarters: int, instructions: int) -> tuple[int, int]:
+    """Chunks that each row is cut into, and their steps, where `programs` tiles of channels would walk whole rows.
+
+    The division that takes the fewest cycles on a GPU of so many quarters of multiprocessors, where the main pass takes
+    so many instructions a step, and a pass of ENDS more comes before it if rows are cut. A quarter holds three warps;
+    programs beyond that wait for a next wave, and fewer leave it waiting for memory. Chunks are whole segments.
+    """
+    best = (float("inf"), 1, L)
+    for wanted in range(1, max(1, 6 * quarters // programs) + 1):
+        span = -(-L // wanted)
+        span = -(-span // SAVED) * SAVED
+        count = -(-L // span)
+        waves, rest = divmod(programs * count, 3 * quarters)
+        cycles = waves * 3 / PACE[2]
+        if rest:
+            warps = -(-rest // quarters)
+            cycles += warps / PACE[warps - 1]
+        cycles *= min(span, L) * (instructions + (ENDS if count > 1 else 0))
+        best = min(best, (cycles, count, span))
+    return best[1:]
+
+
+@lru_cache
+def quarters(device: torch.device) -> int:
+    """Quarters of multiprocessors of a GPU, each with an instruction a cycle; for the interpreter those of an H200."""
+    return 4 * torch.cuda.get_device_properties(device).multi_processor_count if device.type == "cuda" else 528
 
 
 class _Plan:
@@ -73,6 +97,7 @@ class _Plan:
         routes: int,
         backward: int,
         longest: int,
+        instructions: int,
     ):
         self.routes = routes
         self.rows, self.L, self.channels = x.shape[-3:]
@@ -84,7 +109,7 @@ class _Plan:
         per_group = self.channels // self.groups
         self.tile = tile(self.N)
         self.blocks = self.groups * -(-per_group // self.tile.BD)
-        self.chunks, span = chunks(routes * self.rows * self.blocks, self.L)
+        self.chunks, span = chunks(routes * self.rows * self.blocks, self.L, quarters(x.device), instructions)
         self.programs = routes * self.rows * self.blocks * self.chunks
         rank = 1 if W is None else W.shape[-2]
         BR = 1 << (rank - 1).bit_length()
@@ -168,7 +193,7 @@ def forward(
     save: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """y (K, B, L, D), the last states (K, B, N, D) if `last`, and every SAVED-th state (K, B, -, N, D) if `save`."""
-    plan = _Plan(x, dt, W, A, B, D, bias, lengths, table, softplus, routes, backward, longest)
+    plan = _Plan(x, dt, W, A, B, D, bias, lengths, table, softplus, routes, backward, longest, FORWARD)
     rows, L, channels, N = plan.rows, plan.L, plan.channels, plan.N
     new = torch.zeros if plan.options["LENGTHS"] == 1 else torch.empty  # the kernels write no padding
     y = new(routes, *x.shape[-3:], dtype=x.dtype, device=x.device)
@@ -210,7 +235,7 @@ def backward(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """gy (B, L, D) for all routes or (K, B, L, D). Gradients of x and of full dt (K, B, L, D), of B and C together
     (2, K, B, L, G, N), sums (K, N + 2, D) for A, D and bias, and of the first state (K, B, N, D) if `first`."""
-    plan = _Plan(x, dt, W, A, B, D, bias, lengths, table, softplus, routes, backward, longest)
+    plan = _Plan(x, dt, W, A, B, D, bias, lengths, table, softplus, routes, backward, longest, BACKWARD)
     rows, channels, N = plan.rows, plan.channels, plan.N
     new = torch.zeros if plan.options["LENGTHS"] == 1 else torch.empty
     gx, gdt = (new(routes, *x.shape[-3:], dtype=t.dtype, device=x.device) for t in (x, dt))
