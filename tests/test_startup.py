@@ -27,9 +27,11 @@ def seconds(code: str, *words: str, runs: int = 3) -> float:
 
 
 def test_the_parts_cost_little_more_to_import_than_torch():
-    parts = "import torch, mmeff, mmeff.mixers, mmeff.feedforward, mmeff.backbones"
-    torch, ours = seconds("import torch"), seconds(parts)
-    assert ours - torch < 0.3, f"{ours:.2f} s against {torch:.2f} s of torch alone"
+    parts = "import mmeff, mmeff.mixers, mmeff.feedforward, mmeff.backbones"
+    code = f"import time, torch; start = time.perf_counter(); {parts}; print(time.perf_counter() - start)"
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "kernels")])}
+    took = min(float(subprocess.check_output([sys.executable, "-c", code], env=env)) for _ in range(3))
+    assert took < 0.3, f"{took:.2f} s beyond torch"
 
 
 def test_help_is_there_at_once():
