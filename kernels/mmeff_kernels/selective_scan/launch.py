@@ -44,10 +44,9 @@ class Tile:
 
 
 def tile(N: int) -> Tile:
-    """Up to 512 numbers of state a warp, 16 a thread; few states leave room for more steps."""
+    """Up to 512 numbers of state a warp, 16 a thread; few states leave room for more steps of the backward pass."""
     BN = 1 << (N - 1).bit_length()
-    T, T_backward = (4, 2) if BN >= 8 else (8, 8)
-    return Tile(BN, min(32, max(2, 512 // BN)), T, T_backward)
+    return Tile(BN, min(32, max(2, 512 // BN)), 4, 2 if BN >= 8 else 4)
 
 
 @lru_cache(maxsize=1024)
@@ -111,6 +110,12 @@ class _Plan:
         self.blocks = self.groups * -(-per_group // self.tile.BD)
         self.chunks, span = chunks(routes * self.rows * self.blocks, self.L, quarters(x.device), instructions)
         self.programs = routes * self.rows * self.blocks * self.chunks
+        reach = (self.L if table is not None else min(span, self.L)) * max(x.stride(-2), dt.stride(-2), self.channels)
+        if reach >= 2**31:
+            raise ValueError(
+                f"the kernels count what lies within a chunk in 32 bits: {self.L} tokens {reach // self.L} elements "
+                "apart are too many; scan the row in parts, each from the last state of the one before"
+            )
         rank = 1 if W is None else W.shape[-2]
         BR = 1 << (rank - 1).bit_length()
         self.sizes = {
