@@ -1,10 +1,11 @@
 """The block that every backbone repeats."""
 
 from collections.abc import Callable
-from typing import Literal
+from functools import partial
+from typing import Any, Literal
 
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
+from torch.utils.checkpoint import CheckpointPolicy, checkpoint, create_selective_checkpoint_contexts
 
 from mmeff.feedforward import ChannelMixer
 from mmeff.mixers import Mixer
@@ -39,11 +40,27 @@ Mixers = list[MixerFactory] | MixerFactory
 Channels = list[Literal[None] | ChannelFactory] | ChannelFactory | None
 
 
+#: Operators whose results are kept where all else is computed again: they take most of a block's time.
+KEPT = {
+    "mmeff::selective_scan_forward",
+    "aten::_scaled_dot_product_flash_attention",
+    "aten::_scaled_dot_product_efficient_attention",
+    "aten::_scaled_dot_product_flash_attention_for_cpu",
+}
+
+
+def _keep(context: Any, operator: Any, *arguments: Any, **options: Any) -> CheckpointPolicy:
+    kept = operator._schema.name in KEPT
+    return CheckpointPolicy.MUST_SAVE if kept else CheckpointPolicy.PREFER_RECOMPUTE
+
+
 def run(blocks: nn.ModuleList, x: Tensor, grid: tuple[int, ...], lengths: Tensor | None, recompute: bool) -> Tensor:
-    """All blocks in order; with `recompute`, activations inside a block are computed again in the backward pass."""
+    """All blocks in order; with `recompute`, activations inside a block are computed again in the backward pass, but
+    for the results of scans and of attention."""
+    contexts = partial(create_selective_checkpoint_contexts, _keep)
     for block in blocks:
         if recompute and x.requires_grad:
-            x = checkpoint(block, x, grid, lengths, use_reentrant=False)  # type: ignore[assignment]
+            x = checkpoint(block, x, grid, lengths, use_reentrant=False, context_fn=contexts)  # type: ignore[assignment]
         else:
             x = block(x, grid, lengths)
     return x

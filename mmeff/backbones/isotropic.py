@@ -28,7 +28,8 @@ class Isotropic(Backbone):
             mixer: token mixer of each block; a list is a pattern that repeats ([scan, scan, attention]).
             channel: channel mixer of each block, likewise; null for blocks without one (Vim, MambaOut).
             drop_path: chance of leaving out the last block's branches in training; rises linearly from 0 at the first.
-            recompute: save memory by computing activations again in the backward pass.
+            recompute: save memory by computing activations again in the backward pass, all but the results of scans
+                and of attention.
         """
         super().__init__()
         self.in_dim = self.out_dim = dim

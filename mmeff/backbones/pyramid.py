@@ -76,7 +76,8 @@ class Pyramid(Backbone):
             mixer: token mixer; a list gives one for each stage ([convolution, scan, attention]).
             channel: channel mixer, likewise; null for blocks without one.
             drop_path: chance of leaving out the last block's branches in training; rises linearly from 0 at the first.
-            recompute: save memory by computing activations again in the backward pass.
+            recompute: save memory by computing activations again in the backward pass, all but the results of scans
+                and of attention.
         """
         super().__init__()
         mixers = mixer if isinstance(mixer, list) else [mixer] * len(dims)

@@ -29,10 +29,10 @@ CLASSES = 1000
 class VimTiny(nn.Module):
     """Images (B, 3, H, W) -> logits: Vim's tiny model (arXiv 2401.09417, table 1) of this package's parts."""
 
-    def __init__(self, depth: int = 24, dim: int = 192):
+    def __init__(self, depth: int = 24, dim: int = 192, recompute: bool = False):
         super().__init__()
         self.tokenizer = ImagePatches(dim, 16)
-        self.backbone = Isotropic(dim, depth, BiMamba, None)
+        self.backbone = Isotropic(dim, depth, BiMamba, None, recompute=recompute)
         self.head = Head(dim, CLASSES, MeanPool, 0.0)
         init_weights(self, depth)
 
@@ -109,6 +109,7 @@ def main(words: list[str] | None = None) -> None:
     parser.add_argument("--pixels", type=int, default=224)
     parser.add_argument("--batch", type=int, default=256)
     parser.add_argument("--depth", type=int, default=24, help="of Vim-T")
+    parser.add_argument("--recompute", action="store_true", help="activations of Vim-T in the backward pass")
     parser.add_argument("--runs", type=int, default=10)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--profile", action="store_true")
@@ -117,7 +118,7 @@ def main(words: list[str] | None = None) -> None:
     name = torch.cuda.get_device_name() if device.type == "cuda" else f"{platform.machine()} CPU"
     print(f"{name}, {torch.get_num_threads()} threads, torch {torch.__version__}, {args.pixels} px, batch {args.batch}")
     contenders = {
-        "Vim-T": Steps(VimTiny(args.depth), args.batch, args.pixels, device),
+        "Vim-T": Steps(VimTiny(args.depth, recompute=args.recompute), args.batch, args.pixels, device),
         "DeiT-T": Steps(deit_tiny(args.pixels), args.batch, args.pixels, device),
     }
     for kind in ("infer", "train"):

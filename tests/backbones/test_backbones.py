@@ -1,15 +1,19 @@
+import importlib
 import math
 from collections.abc import Callable
+from functools import partial
+from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from mmeff.backbones import Backbone, Isotropic, Pyramid
 from mmeff.backbones.pyramid import Downsample
 from mmeff.feedforward import MLP, SwiGLU
-from mmeff.mixers import Mixer
+from mmeff.mixers import Attention, BiMamba, Mixer
 from mmeff.tokens import Tokens, valid_mask, zero_padding
 
 
@@ -74,6 +78,40 @@ def test_recomputed_activations_give_the_same_gradients(make: Callable[..., Back
         backbone, tokens = make(recompute=recompute), inputs((9, 4), [36, 4, 20])
         backbone(tokens._replace(x=tokens.x.requires_grad_())).x.square().sum().backward()
         gradients.append([p.grad for p in backbone.parameters()])
+    for plain, recomputed in zip(*gradients, strict=True):
+        torch.testing.assert_close(plain, recomputed)
+
+
+class Counter(TorchDispatchMode):
+    """Counts the operators that are run."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: dict[str, int] = {}
+
+    def __torch_dispatch__(self, function: Any, types: Any, arguments: Any = (), options: Any = None) -> Any:
+        name = function._schema.name
+        self.found[name] = self.found.get(name, 0) + 1
+        return function(*arguments, **(options or {}))
+
+
+@pytest.mark.parametrize(("mixer", "kept"), [
+    (Attention, "aten::_scaled_dot_product_flash_attention_for_cpu"), (BiMamba, "mmeff::selective_scan_forward"),
+])  # fmt: skip
+def test_scans_and_attention_are_not_computed_again(mixer: Any, kept: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of two blocks the expensive operator runs twice, the linear maps twice in the forward pass and again backward."""
+    scan = importlib.import_module("mmeff.mixers.selective_scan")
+    monkeypatch.setattr(scan, "selective_scan_routes", partial(scan.selective_scan_routes, impl="triton"))
+    gradients = []
+    for recompute in (False, True):
+        torch.manual_seed(0)
+        backbone, tokens = Isotropic(16, 2, mixer, None, recompute=recompute), inputs((6,), None)
+        with Counter() as counter:
+            backbone(tokens._replace(x=tokens.x.requires_grad_())).x.square().sum().backward()
+        assert counter.found[kept] == 2, counter.found
+        gradients.append([p.grad for p in backbone.parameters()])
+        calls = counter.found["aten::native_layer_norm"]
+        assert calls == (5 if recompute else 3), "the blocks' norms are computed again"
     for plain, recomputed in zip(*gradients, strict=True):
         torch.testing.assert_close(plain, recomputed)
 

@@ -129,7 +129,11 @@ def contenders(shape: Shape, dtype: torch.dtype) -> list[tuple[str, tuple[Callab
         one = selective_scan(**first, dt_softplus=True, impl="triton")
         return one + selective_scan(**back, dt_softplus=True, impl="triton").flip(1)
 
+    low = {name: t for name, t in tensors.items() if name != "dt"}
+    low["dt"] = torch.randn(*shape[:2], 12, device=device, dtype=dtype, requires_grad=True)
+    low["dt_weight"] = torch.randn(shape[2], 12, device=device, requires_grad=True)
     found = [("one direction", passes(selective_scan, tensors, dt_softplus=True, impl="triton"))]
+    found.append(("  dt of rank 12", passes(selective_scan, low, dt_softplus=True, impl="triton")))
     found.append(
         (
             "both directions",
