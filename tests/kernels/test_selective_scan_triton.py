@@ -201,6 +201,13 @@ def test_real_sizes(L: int, N: int, reverse: bool) -> None:
     assert max(found.values()) <= 1e-2, found
 
 
+def test_the_bench_times_what_is_equal() -> None:
+    found = dict(bench.contenders((2, 9, 32, 4), torch.float32, torch.device(DEVICE)))
+    (alone, both), (flipped_alone, flipped_both) = found["both directions"], found["flips, two calls"]
+    torch.testing.assert_close(alone(), flipped_alone())
+    torch.testing.assert_close(both(), flipped_both())
+
+
 @pytest.mark.gpu
 def test_more_elements_than_32_bits_count() -> None:
     """2.3e9 elements: rows from the first, the middle and the last part are what they are alone."""
@@ -262,5 +269,5 @@ def test_routes_over_grids(H: int, W: int, channels: int, N: int, groups: int) -
 def test_both_directions_need_little_memory() -> None:
     """No flipped or doubled copy: at most half of what flips and two calls take."""
     shape = (8, 6084, 384, 16)
-    found = {label: peak_mib(run[1]) for label, run in bench.contenders(shape, torch.bfloat16)}
+    found = {label: peak_mib(run[1]) for label, run in bench.contenders(shape, torch.bfloat16, torch.device(DEVICE))}
     assert found["both directions"] <= found["flips, two calls"] / 2, found

@@ -112,22 +112,24 @@ def on_cuda(runs: int, only: str, name: str) -> None:
             if only not in f"{shape} {kind}":
                 continue
             least = limit(shape, name, dtype.itemsize)
-            for label, run in contenders(shape, dtype):
+            for label, run in contenders(shape, dtype, torch.device("cuda")):
                 line(f"{shape!s:22} {kind} {label:14}", run, runs, least)
             torch.cuda.empty_cache()
 
 
-def contenders(shape: Shape, dtype: torch.dtype) -> list[tuple[str, tuple[Callable[[], Any], ...]]]:
-    device = torch.device("cuda")
+def contenders(
+    shape: Shape, dtype: torch.dtype, device: torch.device
+) -> list[tuple[str, tuple[Callable[[], Any], ...]]]:
+    """What is timed on CUDA: names, and a forward pass and one with its backward pass of each."""
     tensors, own = inputs(shape, device, dtype), inputs(shape, device, dtype, routes=2)
     own["x"] = tensors["x"]  # both directions read the same tokens
-    first: dict[str, Any]
-    first, second = ({k: t if k == "x" else t[i] for k, t in own.items()} for i in range(2))
 
-    def flipped(**_: Tensor) -> Tensor:
-        back: dict[str, Any] = {k: t.flip(1) if k in ("x", "dt", "B", "C") else t for k, t in second.items()}
-        one = selective_scan(**first, dt_softplus=True, impl="triton")
-        return one + selective_scan(**back, dt_softplus=True, impl="triton").flip(1)
+    def flipped(**given: Tensor) -> Tensor:
+        there: dict[str, Any] = {k: t if k == "x" else t[0] for k, t in given.items()}
+        back: dict[str, Any] = {k: t if k == "x" else t[1] for k, t in given.items()}
+        back |= {k: back[k].flip(1) for k in ("x", "dt", "B", "C")}
+        y = selective_scan(**there, dt_softplus=True, impl="triton")
+        return y + selective_scan(**back, dt_softplus=True, impl="triton").flip(1)
 
     low = {name: t for name, t in tensors.items() if name != "dt"}
     low["dt"] = torch.randn(*shape[:2], 12, device=device, dtype=dtype, requires_grad=True)
