@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from mmeff_kernels.selective_scan import launch, selective_scan, selective_scan_routes  # noqa: F401 (registers)
+from mmeff_kernels.selective_scan import operators, selective_scan, selective_scan_routes  # noqa: F401 (registers)
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from mmeff_kernels.selective_scan import (
     bench,
+    division,
     launch,
     selective_scan,
     selective_scan_reference,
@@ -113,7 +114,7 @@ def test_more_programs_than_a_launch(monkeypatch: pytest.MonkeyPatch) -> None:
     (1, 1, 604, (1, 64)),
 ])  # fmt: skip
 def test_the_rule_of_chunks(programs: int, L: int, instructions: int, expected: tuple[int, int]) -> None:
-    assert launch.chunks(programs, L, 528, instructions) == expected
+    assert division.chunks(programs, L, 528, instructions) == expected
 
 
 def test_decays_near_nought_and_near_one() -> None:

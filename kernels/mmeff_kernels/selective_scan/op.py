@@ -154,7 +154,7 @@ def _triton(
     cu_seqlens: Tensor | None,
     want_state: bool,
 ) -> tuple[Tensor, Tensor]:
-    from .launch import scan
+    from .operators import scan
 
     state = tensors["initial_state"]
     y, last = scan(

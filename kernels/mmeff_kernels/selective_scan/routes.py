@@ -70,7 +70,7 @@ def selective_scan_routes(
         impl = "triton" if served_by_triton(tensors) else "torch"
     table = routes.to(x.device, torch.int32).contiguous() if isinstance(routes, Tensor) else None
     if impl == "triton":
-        from .launch import scan
+        from .operators import scan
 
         backward = 0 if table is not None else sum(1 << k for k, name in enumerate(routes) if name == "backward")
         return scan(tensors, dt_softplus, count, backward, table, diagonal == "first", lengths, None, want_state=True)
