@@ -1,0 +1,72 @@
+"""The launcher asks Triton once for each compiled form, and hands the arguments on in the kernel's order."""
+
+from typing import Any
+
+import pytest
+import torch
+import triton
+
+from mmeff_kernels.launcher import Launcher
+
+
+def kernel(p_x, p_y, n, stride, BLOCK):
+    """Stands for a Triton kernel; it is never run."""
+
+
+class Compiled:
+    """What Triton returns of a first launch: launched again by grid and positional arguments."""
+
+    def __init__(self, name: str, log: list[Any]):
+        self.name, self.log = name, log
+
+    def __getitem__(self, grid: tuple[int, ...]):
+        return lambda *arguments: self.log.append((self.name, grid, arguments))
+
+
+@pytest.fixture
+def launched(monkeypatch: pytest.MonkeyPatch) -> tuple[Launcher, list[Any]]:
+    log: list[Any] = []
+    function = triton.JITFunction(kernel)
+
+    def run(*arguments: Any, grid: Any, warmup: bool, **options: Any) -> Compiled:
+        assert not arguments and not warmup
+        log.append(("compiled", grid, options))
+        return Compiled(f"form {len([1 for name, *_ in log if name == 'compiled'])}", log)
+
+    monkeypatch.setattr(function, "run", run)
+    return Launcher(function), log
+
+
+def test_a_form_is_compiled_once(launched) -> None:
+    launch, log = launched
+    x, y = torch.zeros(64), torch.zeros(64)
+    launch(5, {"p_x": x, "p_y": y}, {"n": 48, "stride": 7}, {"BLOCK": 32, "num_warps": 1})
+    launch(6, {"p_x": x, "p_y": y}, {"n": 32, "stride": 9}, {"BLOCK": 32, "num_warps": 1})
+    assert log[0][:2] == ("compiled", (5,)) and log[0][2]["num_warps"] == 1
+    name, grid, arguments = log[1]
+    assert (name, grid) == ("form 1", (6, 1, 1))
+    assert arguments[0] is x and arguments[1] is y and arguments[2:] == (32, 9, 32), "in the kernel's order"
+    assert len(log) == 2
+
+
+@pytest.mark.parametrize("change", ["type", "alignment", "none", "divisible", "one", "wide", "option"])
+def test_what_decides_compiles_anew(change: str, launched) -> None:
+    launch, log = launched
+    x = torch.zeros(64)
+    tensors: dict[str, Any] = {"p_x": x, "p_y": torch.zeros(64)}
+    numbers, options = {"n": 48, "stride": 7}, {"BLOCK": 32, "num_warps": 1}
+    launch(1, tensors, numbers, options)
+    if change == "type":
+        tensors = tensors | {"p_x": x.half()}
+    elif change == "alignment":
+        tensors = tensors | {"p_x": x[1:]}
+    elif change == "none":
+        tensors = tensors | {"p_y": None}
+    elif change == "option":
+        options = options | {"BLOCK": 64}
+    else:
+        numbers = numbers | {"stride": {"divisible": 16, "one": 1, "wide": 2**31 + 1}[change]}
+    launch(1, tensors, numbers, options)
+    assert [name for name, *_ in log] == ["compiled", "compiled"]
+    launch(1, tensors, numbers, options)
+    assert log[-1][0] == "form 2"
