@@ -6,8 +6,10 @@ import pytest
 import torch
 from torch import Tensor
 
+import mmeff_kernels
 from mmeff_kernels.selective_scan import (
     bench,
+    checks,
     division,
     launch,
     selective_scan,
@@ -180,6 +182,24 @@ def test_what_the_kernels_cannot_do_is_said(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.delenv("TRITON_INTERPRET", raising=False)
     with pytest.raises(ValueError, match="'triton' needs tensors on CUDA, x is on cpu"):
         selective_scan(**{name: t.cpu() for name, t in tensors.items()}, impl="triton")
+
+
+def test_auto_takes_the_kernels_where_they_are_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    class OnCuda:
+        """As much of a tensor as the choice looks at."""
+
+        def __init__(self, *shape: int, dtype: torch.dtype = torch.float32):
+            self.is_cuda, self.shape, self.dtype = True, shape, dtype
+
+    def served(**tensors: Any) -> bool:
+        return checks.served_by_triton({"x": OnCuda(2, 3, 4), "A": OnCuda(4, 2), **tensors})
+
+    monkeypatch.setattr(mmeff_kernels, "AUTO_TRITON", False)
+    assert not served()
+    monkeypatch.setattr(mmeff_kernels, "AUTO_TRITON", True)
+    assert served()
+    assert not served(A=OnCuda(4, 257)) and not served(z=OnCuda(2, 3, 4, dtype=torch.float64))
+    assert not served(x=torch.zeros(2, 3, 4))
 
 
 def test_a_row_that_32_bits_cannot_count_is_said() -> None:

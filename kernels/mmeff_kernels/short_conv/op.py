@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+import mmeff_kernels
+
 Side = Literal["causal", "anticausal", "centred"]
 Impl = Literal["auto", "triton", "torch"]
 
@@ -32,8 +34,8 @@ def short_conv(
              on the reversed tokens; "centred": o(w) = w - (W - 1) / 2, for odd W
     silu     whether silu is taken of the sum
     lengths  (B,) real tokens a row or None: what lies after them is never read, and y is 0 there
-    impl     "triton": one pass over x for all directions, on CUDA. "torch": torch's convolution. "auto": "triton" on
-             CUDA, but for fp64
+    impl     "triton": one pass over x for all directions, on CUDA. "torch": torch's convolution. "auto": "torch",
+             or "triton" on CUDA, but for fp64, where the environment has MMEFF_TRITON=1
 
     Returns (K, B, L, D) in x's dtype; computed in fp32 (in fp64 if x is).
 
@@ -41,7 +43,10 @@ def short_conv(
     """
     _check(x, weight, bias, sides, lengths, impl)
     if impl == "auto":
-        impl = "triton" if x.is_cuda and x.dtype != torch.float64 and not torch.compiler.is_compiling() else "torch"
+        served = (
+            mmeff_kernels.AUTO_TRITON and x.is_cuda and x.dtype != torch.float64 and not torch.compiler.is_compiling()
+        )
+        impl = "triton" if served else "torch"
     if impl == "triton":
         from .kernel import ShortConv
 
