@@ -1,5 +1,6 @@
 """Timing for the benches: medians and quartiles on any device, also without the host on CUDA."""
 
+import platform
 import time
 from collections.abc import Callable
 from statistics import median, quantiles
@@ -10,17 +11,23 @@ import torch
 LIMITS = {"NVIDIA H200": (4.3e12, 4.2e12)}
 
 
+def name_of(device: torch.device) -> str:
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else f"{platform.machine()} CPU"
+
+
 def milliseconds(run: Callable[[], object], runs: int, device: torch.device) -> list[float]:
     """Wall time of each of `runs` calls, the host's part included, after three that warm up."""
+    return [once(run, device) for _ in range(runs + 3)][3:]
+
+
+def once(run: Callable[[], object], device: torch.device) -> float:
+    """Milliseconds until a call has ended, on CUDA with all that it launched."""
     wait = torch.cuda.synchronize if device.type == "cuda" else lambda: None
-    taken = []
-    for _ in range(runs + 3):
-        wait()
-        start = time.perf_counter()
-        run()
-        wait()
-        taken.append(1e3 * (time.perf_counter() - start))
-    return taken[3:]
+    wait()
+    start = time.perf_counter()
+    run()
+    wait()
+    return 1e3 * (time.perf_counter() - start)
 
 
 def graph_milliseconds(run: Callable[[], object], runs: int) -> list[float]:

@@ -54,13 +54,15 @@ def _keep(context: Any, operator: Any, *arguments: Any, **options: Any) -> Check
     return CheckpointPolicy.MUST_SAVE if kept else CheckpointPolicy.PREFER_RECOMPUTE
 
 
+_CONTEXTS = partial(create_selective_checkpoint_contexts, _keep)
+
+
 def run(blocks: nn.ModuleList, x: Tensor, grid: tuple[int, ...], lengths: Tensor | None, recompute: bool) -> Tensor:
     """All blocks in order; with `recompute`, activations inside a block are computed again in the backward pass, but
     for the results of scans and of attention."""
-    contexts = partial(create_selective_checkpoint_contexts, _keep)
     for block in blocks:
         if recompute and x.requires_grad:
-            x = checkpoint(block, x, grid, lengths, use_reentrant=False, context_fn=contexts)  # type: ignore[assignment]
+            x = checkpoint(block, x, grid, lengths, use_reentrant=False, context_fn=_CONTEXTS)  # type: ignore[assignment]
         else:
             x = block(x, grid, lengths)
     return x

@@ -7,11 +7,7 @@ training step of Vim-T by their share of its time.
 """
 
 import argparse
-import platform
-import time
-from collections.abc import Callable
 from statistics import median, quantiles
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -22,6 +18,7 @@ from mmeff.heads import Head, MeanPool
 from mmeff.init import init_weights
 from mmeff.mixers import BiMamba
 from mmeff.tokenizers import ImagePatches
+from mmeff_kernels.timing import name_of, once, peak_mib
 
 CLASSES = 1000
 
@@ -71,21 +68,12 @@ class Steps:
         self.optimizer.zero_grad()
 
 
-def seconds(run: Callable[[], Any], device: torch.device) -> float:
-    wait = torch.cuda.synchronize if device.type == "cuda" else lambda: None
-    wait()
-    start = time.perf_counter()
-    run()
-    wait()
-    return time.perf_counter() - start
-
-
 def measure(contenders: dict[str, Steps], kind: str, runs: int, device: torch.device) -> dict[str, list[float]]:
     """Seconds of `runs` steps of each contender, taken in turn, after two that warm up."""
     taken: dict[str, list[float]] = {name: [] for name in contenders}
     for i in range(runs + 2):
         for name, steps in contenders.items():
-            took = seconds(getattr(steps, kind), device)
+            took = once(getattr(steps, kind), device) / 1e3
             if i >= 2:
                 taken[name].append(took)
     return taken
@@ -115,8 +103,8 @@ def main(words: list[str] | None = None) -> None:
     parser.add_argument("--profile", action="store_true")
     args = parser.parse_args(words)
     device = torch.device(args.device)
-    name = torch.cuda.get_device_name() if device.type == "cuda" else f"{platform.machine()} CPU"
-    print(f"{name}, {torch.get_num_threads()} threads, torch {torch.__version__}, {args.pixels} px, batch {args.batch}")
+    name, threads = name_of(device), torch.get_num_threads()
+    print(f"{name}, {threads} threads, torch {torch.__version__}, {args.pixels} px, batch {args.batch}")
     contenders = {
         "Vim-T": Steps(VimTiny(args.depth, recompute=args.recompute), args.batch, args.pixels, device),
         "DeiT-T": Steps(deit_tiny(args.pixels), args.batch, args.pixels, device),
@@ -127,10 +115,7 @@ def main(words: list[str] | None = None) -> None:
             low, _, high = quantiles(rate, n=4)
             line = f"{model:7} {kind:6} {median(rate):9.1f} [{low:.1f}, {high:.1f}] images/s"
             if device.type == "cuda" and kind == "train":
-                torch.cuda.reset_peak_memory_stats()
-                before = torch.cuda.memory_allocated()
-                contenders[model].train()
-                line += f"  {(torch.cuda.max_memory_allocated() - before) / 2**30:.1f} GiB"
+                line += f"  {peak_mib(contenders[model].train) / 2**10:.1f} GiB"
             print(line, flush=True)
     if args.profile:
         profile(contenders["Vim-T"])

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..timing import LIMITS, graph_milliseconds, milliseconds, peak_mib, show
+from ..timing import LIMITS, graph_milliseconds, milliseconds, name_of, peak_mib, show
 from .op import selective_scan
 from .routes import selective_scan_routes
 
@@ -175,10 +175,9 @@ def main() -> None:
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--only", default="", help="lines that contain this, as '(8, 6084' or 'fp32'")
     args = parser.parse_args()
-    cuda = args.device.startswith("cuda")
-    name = torch.cuda.get_device_name() if cuda else f"{platform.machine()} CPU"
+    name = name_of(torch.device(args.device))
     print(f"{name}, {torch.get_num_threads()} threads, torch {torch.__version__}, Python {platform.python_version()}")
-    if cuda:
+    if args.device.startswith("cuda"):
         on_cuda(args.runs, args.only, name)
     else:
         on_cpu(args.runs, args.only)

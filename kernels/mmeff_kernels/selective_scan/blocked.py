@@ -17,6 +17,9 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from ..padding import without_padding
+from .reference import step_sizes
+
 #: Elements (T B N D) of a block: 2 MiB of fp32. Larger ones leave the cache, smaller ones pay for more calls.
 _BLOCK = 1 << 19
 
@@ -148,22 +151,27 @@ def _sum_channels(weights: Tensor, h: Tensor) -> Tensor:
 def blocked_scan(
     tensors: dict[str, Tensor | None], dt_softplus: bool, reverse: bool, lengths: Tensor | None
 ) -> tuple[Tensor, Tensor]:
-    """`selective_scan` for padded rows, its tensors by name: y (B, L, D), the last state (B, D, N)."""
+    """`selective_scan` for padded rows, its tensors by name: y (B, L, D), the last state (B, D, N). Autocast is off."""
     given = tensors["x"]
     assert given is not None
+    with torch.autocast(given.device.type, enabled=False):
+        return _blocked_scan(given, tensors, dt_softplus, reverse, lengths)
+
+
+def _blocked_scan(
+    given: Tensor, tensors: dict[str, Tensor | None], dt_softplus: bool, reverse: bool, lengths: Tensor | None
+) -> tuple[Tensor, Tensor]:
     double = any(tensor is not None and tensor.dtype == torch.float64 for tensor in tensors.values())
     wide: dict[str, Any] = {}
     for name, tensor in tensors.items():
-        if tensor is not None and lengths is not None and name in ("x", "dt", "B", "C", "z"):
-            tensor = _without_padding(tensor, lengths)
+        if tensor is not None and name in ("x", "dt", "B", "C", "z"):
+            tensor = without_padding(tensor, lengths)
         wide[name] = None if tensor is None else tensor.to(torch.float64 if double else torch.float32)
     x, dt, A, B, C, D, z = (wide[name] for name in ("x", "dt", "A", "B", "C", "D", "z"))
     bias, weight, state = wide["dt_bias"], wide["dt_weight"], wide["initial_state"]
-    dt = dt if weight is None else F.linear(dt, weight)
-    dt = dt if bias is None else dt + bias
-    dt = F.softplus(dt) if dt_softplus else dt
-    if lengths is not None and (dt_softplus or bias is not None):
-        dt = _without_padding(dt, lengths)  # a step of 0 passes the state on unchanged
+    dt = step_sizes(dt, weight, bias, dt_softplus)
+    if dt_softplus or bias is not None:
+        dt = without_padding(dt, lengths)  # a step of 0 passes the state on unchanged
     count, _, channels = x.shape
     groups = 1 if B.dim() == 3 else B.shape[2]
     if state is None:
@@ -191,9 +199,3 @@ def _split_channels(x: Tensor, groups: int) -> Tensor:
 def _split_groups(weights: Tensor, groups: int) -> Tensor:
     """(B, L, N) or (B, L, G, N) -> (B G, L, N)."""
     return weights if weights.dim() == 3 else weights.transpose(1, 2).flatten(0, 1)
-
-
-def _without_padding(x: Tensor, lengths: Tensor) -> Tensor:
-    """x (B, L, ...) with zeros past each row's end. Selected, not multiplied: the padding may hold NaN."""
-    padding = torch.arange(x.shape[1], device=x.device) >= lengths.to(x.device)[:, None]
-    return x.masked_fill(padding.reshape(*padding.shape, *[1] * (x.dim() - 2)), 0)

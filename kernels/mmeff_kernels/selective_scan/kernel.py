@@ -132,7 +132,7 @@ def full_step(row, b_W, AXIS: tl.constexpr, LOW_RANK: tl.constexpr):
 @triton.jit(do_not_specialize=ALIKE)
 def ends_kernel(
     p_value, p_dt, p_W, p_A, p_weight, p_bias, p_lengths, p_table, p_ends, p_totals,
-    L, rows, total, span, chunks, blocks, channels, per_group, N, rank, backward, one,
+    L, rows, span, chunks, blocks, channels, per_group, N, rank, backward, one,
     value_k, value_b, value_l, dt_k, dt_b, dt_l, weight_k, weight_b, weight_l, weight_g, W_k, A_k, bias_k,
     HAS_BIAS: tl.constexpr, LENGTHS: tl.constexpr, HAS_TABLE: tl.constexpr, LOW_RANK: tl.constexpr,
     SOFTPLUS: tl.constexpr, ADJOINT: tl.constexpr, EVEN_D: tl.constexpr, EVEN_N: tl.constexpr, EVEN_R: tl.constexpr,

@@ -31,7 +31,6 @@ class _Plan:
         W: Tensor | None,
         A: Tensor,
         B: Tensor,
-        D: Tensor | None,
         bias: Tensor | None,
         lengths: Tensor | None,
         table: Tensor | None,
@@ -41,7 +40,8 @@ class _Plan:
         longest: int,
         instructions: int,
     ):
-        self.routes = routes
+        self.routes, self.A = routes, A
+        self.given = {"p_dt": dt, "p_W": W, "p_A": A, "p_bias": bias, "p_lengths": lengths, "p_table": table}
         self.rows, self.L, self.channels = x.shape[-3:]
         self.total = self.rows * self.L
         if longest:
@@ -62,12 +62,10 @@ class _Plan:
         rank = 1 if W is None else W.shape[-2]
         BR = 1 << (rank - 1).bit_length()
         self.sizes = {
-            "L": self.L, "rows": self.rows, "total": self.total,
+            "L": self.L, "rows": self.rows,
             "span": span, "chunks": self.chunks, "blocks": self.blocks,
             "channels": self.channels, "per_group": per_group, "N": self.N, "rank": rank, "backward": backward,
-            "dt_k": dt.stride(0) if dt.dim() == 4 else 0, "dt_b": dt.stride(-3), "dt_l": dt.stride(-2),
-            "W_k": W.stride(0) if W is not None and W.dim() == 3 else 0, "A_k": A.stride(0) if A.dim() == 3 else 0,
-            "bias_k": bias.stride(0) if bias is not None and bias.dim() == 2 else 0,
+            **_strides("dt", dt), "W_k": _own(W, 3), "A_k": _own(A, 3), "bias_k": _own(bias, 2),
         }  # fmt: skip
         self.options = {
             "HAS_BIAS": bias is not None, "HAS_TABLE": table is not None,
@@ -81,33 +79,31 @@ class _Plan:
 
     def numbers(self, x: Tensor, B: Tensor, C: Tensor, D: Tensor | None) -> dict[str, int]:
         """What `forward_kernel` and `backward_kernel` are told beyond what all kernels are."""
-        D_k = D.stride(0) if D is not None and D.dim() == 2 else 0
-        return {**self.sizes, **_strides("x", x), **_strides("B", B), **_strides("C", C), "D_k": D_k}
+        own = {"total": self.total, "D_k": _own(D, 2)}
+        return {**self.sizes, **own, **_strides("x", x), **_strides("B", B), **_strides("C", C)}
 
-    def starts(
-        self, value: Tensor, weight: Tensor, first: Tensor | None, adjoint: bool, given: tuple[Tensor | None, ...]
-    ) -> Tensor | None:
+    def starts(self, value: Tensor, weight: Tensor, first: Tensor | None, adjoint: bool) -> Tensor | None:
         """What each chunk starts with, (K, B, chunks, N, D): its state, or (adjoint) the gradient of its last state."""
         if self.chunks == 1:
             return first
-        dt, W, A, bias, lengths, table = given
-        assert A is not None
-        ends = A.new_empty(self.routes, self.rows, self.chunks, self.N, self.channels)
-        totals = A.new_empty(self.routes, self.rows, self.chunks, self.channels)
-        tensors = {
-            "p_value": value, "p_dt": dt, "p_W": W, "p_A": A, "p_weight": weight, "p_bias": bias,
-            "p_lengths": lengths, "p_table": table, "p_ends": ends, "p_totals": totals,
-        }  # fmt: skip
+        ends = self.A.new_empty(self.routes, self.rows, self.chunks, self.N, self.channels)
+        totals = self.A.new_empty(self.routes, self.rows, self.chunks, self.channels)
+        tensors = {"p_value": value, "p_weight": weight, **self.given, "p_ends": ends, "p_totals": totals}
         numbers = {**self.sizes, **_strides("value", value), **_strides("weight", weight), "one": 1}
         _ends(self.programs, tensors, numbers, {**self.options, "ADJOINT": adjoint, "T": self.T})
         numbers = {name: self.sizes[name] for name in ("rows", "chunks", "channels", "N", "A_k")}
         _chain(
             -(-self.channels * self.N // 128) * self.routes * self.rows,
-            {"p_ends": ends, "p_totals": totals, "p_A": A, "p_first": first},
+            {"p_ends": ends, "p_totals": totals, "p_A": self.A, "p_first": first},
             numbers,
             {"HAS_FIRST": first is not None, "BACKWARD": adjoint, "BLOCK": 128, "num_warps": 1},
         )
         return ends
+
+
+def _own(tensor: Tensor | None, axes: int) -> int:
+    """The stride of the axis K of a tensor of so many axes; 0 if all routes share the tensor."""
+    return tensor.stride(0) if tensor is not None and tensor.dim() == axes else 0
 
 
 def _strides(name: str, tensor: Tensor) -> dict[str, int]:
@@ -141,16 +137,16 @@ def forward(
     save: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """y (K, B, L, D), the last states (K, B, N, D) if `last`, and every SAVED-th state (K, B, -, N, D) if `save`."""
-    plan = _Plan(x, dt, W, A, B, D, bias, lengths, table, softplus, routes, backward, longest, FORWARD)
+    plan = _Plan(x, dt, W, A, B, bias, lengths, table, softplus, routes, backward, longest, FORWARD)
     rows, L, channels, N = plan.rows, plan.L, plan.channels, plan.N
     new = torch.zeros if plan.options["LENGTHS"] == 1 else torch.empty  # the kernels write no padding
     y = new(routes, *x.shape[-3:], dtype=x.dtype, device=x.device)
     states = A.new_empty((routes, rows, N, channels) if last else 0)
     saves = A.new_empty((routes, rows, -(-L // SAVED), N, channels) if save else 0)
-    starts = plan.starts(x, B, state, False, (dt, W, A, bias, lengths, table))
+    starts = plan.starts(x, B, state, adjoint=False)
     tensors = {
-        "p_x": x, "p_dt": dt, "p_W": W, "p_A": A, "p_B": B, "p_C": C, "p_D": D, "p_bias": bias, "p_lengths": lengths,
-        "p_table": table, "p_starts": starts, "p_y": y, "p_last": states, "p_saves": saves,
+        "p_x": x, "p_B": B, "p_C": C, "p_D": D, **plan.given,
+        "p_starts": starts, "p_y": y, "p_last": states, "p_saves": saves,
     }  # fmt: skip
     options = {
         **plan.options, "HAS_D": D is not None, "HAS_START": starts is not None, "ONCE": once, "LAST": last,
@@ -183,7 +179,7 @@ def backward(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """gy (B, L, D) for all routes or (K, B, L, D). Gradients of x and of full dt (K, B, L, D), of B and C together
     (2, K, B, L, G, N), sums (K, N + 2, D) for A, D and bias, and of the first state (K, B, N, D) if `first`."""
-    plan = _Plan(x, dt, W, A, B, D, bias, lengths, table, softplus, routes, backward, longest, BACKWARD)
+    plan = _Plan(x, dt, W, A, B, bias, lengths, table, softplus, routes, backward, longest, BACKWARD)
     rows, channels, N = plan.rows, plan.channels, plan.N
     new = torch.zeros if plan.options["LENGTHS"] == 1 else torch.empty
     gx, gdt = (new(routes, *x.shape[-3:], dtype=t.dtype, device=x.device) for t in (x, dt))
@@ -193,13 +189,13 @@ def backward(
     launch = min(plan.programs, LARGEST_LAUNCH)
     T = plan.tile.T_backward
     scratch = A.new_empty(launch, SAVED // T, plan.tile.BN, plan.tile.BD)
-    starts = plan.starts(gy, C, g_last, True, (dt, W, A, bias, lengths, table))
+    starts = plan.starts(gy, C, g_last, adjoint=True)
     tensors = {
-        "p_x": x, "p_dt": dt, "p_W": W, "p_A": A, "p_B": B, "p_C": C, "p_D": D, "p_bias": bias, "p_lengths": lengths,
-        "p_table": table, "p_saves": saves, "p_scratch": scratch, "p_gy": gy, "p_starts": starts,
+        "p_x": x, "p_B": B, "p_C": C, "p_D": D, **plan.given,
+        "p_saves": saves, "p_scratch": scratch, "p_gy": gy, "p_starts": starts,
         "p_gx": gx, "p_gdt": gdt, "p_gB": gBC[0], "p_gC": gBC[1], "p_sums": sums, "p_first": g_first,
     }  # fmt: skip
-    numbers = {**plan.numbers(x, B, C, D), "gy_k": gy.stride(0) if gy.dim() == 4 else 0}
+    numbers = {**plan.numbers(x, B, C, D), "gy_k": _own(gy, 4)}
     options = {
         **plan.options, "HAS_D": D is not None, "HAS_START": starts is not None, "ONCE": once, "FIRST": first,
         "SAVED": SAVED, "T": T,

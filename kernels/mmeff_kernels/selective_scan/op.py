@@ -178,8 +178,7 @@ def _torch(
         rows = {name: tensors[name] for name in ("x", "dt", "B", "C", "z")}
         tensors = {**tensors, **{name: None if t is None else packing.pad(t) for name, t in rows.items()}}
         lengths = packing.lengths
-    with torch.autocast(x.device.type, enabled=False):
-        y, state = blocked_scan(tensors, dt_softplus, reverse, lengths)
+    y, state = blocked_scan(tensors, dt_softplus, reverse, lengths)
     return (y if packing is None else packing.unpad(y)), state
 
 

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.utils.flop_counter import register_flop_formula
 
+from ..padding import without_padding
 from .gate import GatedSum
 from .kernel import SAVED
 from .launch import backward, forward
@@ -187,15 +188,13 @@ def scan(
     y, last = TritonScan.apply(
         x, dt, W, A, B, C, D, bias, state, lengths, table, softplus, routes, backward, longest, once, want_state
     )
+    padded = None if longest else lengths
     if z is not None and not torch.compiler.is_compiling():
-        return GatedSum.apply(y, z, None if longest else lengths), last
+        return GatedSum.apply(y, z, padded), last
     total = y[0] if routes == 1 else y.sum(0)
     if z is None:
         return total, last
-    if lengths is not None and not longest:
-        padding = torch.arange(z.shape[1], device=z.device) >= lengths[:, None]
-        z = z.masked_fill(padding[..., None], 0)
-    return (total * F.silu(z.float())).to(y.dtype), last
+    return (total * F.silu(without_padding(z, padded).float())).to(y.dtype), last
 
 
 def _float(tensor: Tensor | None) -> Tensor | None:

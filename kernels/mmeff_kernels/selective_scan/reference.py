@@ -36,9 +36,7 @@ def selective_scan_reference(
     if cu_seqlens is not None:
         return _packed(cu_seqlens, initial_state, x, dt, A, B, C, D, z, dt_bias, dt_weight, dt_softplus, reverse)
     L = x.shape[1]
-    dt = dt if dt_weight is None else F.linear(dt, dt_weight)
-    dt = dt if dt_bias is None else dt + dt_bias
-    dt = F.softplus(dt) if dt_softplus else dt
+    dt = step_sizes(dt, dt_weight, dt_bias, dt_softplus)
     B, C = (_per_channel(weights, x.shape[2]) for weights in (B, C))
     # unbind, not indexing: the gradient of an index fills a whole (B, L, D) tensor at every step.
     steps = [tensor.unbind(1) for tensor in (x, dt, B, C)]
@@ -56,6 +54,13 @@ def selective_scan_reference(
             h, ys[t] = torch.where(real[..., None], h_next, h), torch.where(real, y, 0)
     y = torch.stack(ys, dim=1)
     return (y if z is None else y * F.silu(z)), h
+
+
+def step_sizes(dt: Tensor, weight: Tensor | None, bias: Tensor | None, softplus: bool) -> Tensor:
+    """dt (B, L, D), or in low-rank form (B, L, R) with its weight (D, R), as the recurrence takes it."""
+    dt = dt if weight is None else F.linear(dt, weight)
+    dt = dt if bias is None else dt + bias
+    return F.softplus(dt) if softplus else dt
 
 
 def _per_channel(weights: Tensor, channels: int) -> Tensor:

@@ -7,9 +7,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..padding import without_padding
 from .blocked import blocked_scan
 from .checks import Impl, check, check_routes, served_by_triton
-from .reference import selective_scan_reference
+from .reference import selective_scan_reference, step_sizes
 
 #: "forward" and "backward", one for each route; or (K, L) integers: row k names the tokens in the order of route k.
 Routes = Sequence[Literal["forward", "backward"]] | Tensor
@@ -80,16 +81,14 @@ def selective_scan_routes(
         order = None if table is None else table[k].long()
         reverse = table is None and routes[k] == "backward"
         own["z"] = None
-        y, state = _in_order(_torch if impl == "torch" else _reference, own, order, dt_softplus, reverse, lengths)
+        y, state = _in_order(blocked_scan if impl == "torch" else _reference, own, order, dt_softplus, reverse, lengths)
         if diagonal == "first" and k > 0:
             y = y - _diagonal(own, dt_softplus, lengths)
         ys.append(y)
         states.append(state)
     total = torch.stack(ys).sum(0)
     if z is not None:
-        padding = None if lengths is None else torch.arange(z.shape[1], device=z.device) >= lengths[:, None]
-        z = z if padding is None else z.masked_fill(padding[..., None], 0)
-        total = total * F.silu(z.to(total.dtype))
+        total = total * F.silu(without_padding(z, lengths).to(total.dtype))
     return total.to(x.dtype), torch.stack(states)
 
 
@@ -110,11 +109,6 @@ def _in_order(
     return y[:, order.argsort()], state
 
 
-def _torch(tensors: dict[str, Any], *options: Any) -> tuple[Tensor, Tensor]:
-    with torch.autocast(tensors["x"].device.type, enabled=False):
-        return blocked_scan(tensors, *options)
-
-
 def _reference(
     tensors: dict[str, Any], dt_softplus: bool, reverse: bool, lengths: Tensor | None
 ) -> tuple[Tensor, Tensor]:
@@ -124,13 +118,7 @@ def _reference(
 def _diagonal(tensors: dict[str, Any], dt_softplus: bool, lengths: Tensor | None) -> Tensor:
     """What each token adds to its own y, but for D x: dt x (C . B)."""
     x, dt, B, C, bias, weight = (tensors[name] for name in ("x", "dt", "B", "C", "dt_bias", "dt_weight"))
-    dt = dt if weight is None else F.linear(dt, weight.to(dt.dtype))
-    dt = dt if bias is None else dt + bias
-    dt = F.softplus(dt) if dt_softplus else dt
+    dt = step_sizes(dt, None if weight is None else weight.to(dt.dtype), bias, dt_softplus)
     seen = (B * C).sum(-1)
     seen = seen[..., None] if B.dim() == 3 else seen.repeat_interleave(x.shape[-1] // B.shape[2], -1)
-    own = dt * x * seen
-    if lengths is None:
-        return own
-    padding = torch.arange(x.shape[1], device=x.device) >= lengths[:, None]
-    return own.masked_fill(padding[..., None], 0)
+    return without_padding(dt * x * seen, lengths)

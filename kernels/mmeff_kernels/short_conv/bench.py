@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..timing import graph_milliseconds, milliseconds, show
+from ..timing import graph_milliseconds, milliseconds, name_of, show
 from .op import Side, short_conv
 
 #: (B, L, D): Vim-T at 224, 512 and 1248 pixels; on the CPU at a batch of 8.
@@ -28,8 +28,8 @@ def main() -> None:
     args = parser.parse_args()
     device = torch.device(args.device)
     cuda = device.type == "cuda"
-    name = torch.cuda.get_device_name() if cuda else f"{platform.machine()} CPU"
-    print(f"{name}, {torch.get_num_threads()} threads, torch {torch.__version__}, Python {platform.python_version()}")
+    name, threads = name_of(device), torch.get_num_threads()
+    print(f"{name}, {threads} threads, torch {torch.__version__}, Python {platform.python_version()}")
     for shape in CUDA_SHAPES if cuda else CPU_SHAPES:
         for sides, width in FORMS:
             x = torch.randn(shape, device=device, dtype=torch.bfloat16 if cuda else torch.float32)

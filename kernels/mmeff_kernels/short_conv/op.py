@@ -11,6 +11,8 @@ from torch import Tensor
 
 import mmeff_kernels
 
+from ..padding import without_padding
+
 Side = Literal["causal", "anticausal", "centred"]
 Impl = Literal["auto", "triton", "torch"]
 
@@ -60,10 +62,7 @@ def _torch(
     x: Tensor, weight: Tensor, bias: Tensor | None, sides: Sequence[Side], silu: bool, lengths: Tensor | None
 ) -> Tensor:
     width, dtype = weight.shape[-1], x.dtype
-    padding = None
-    if lengths is not None:
-        padding = (torch.arange(x.shape[1], device=x.device) >= lengths[:, None])[..., None]
-        x = x.masked_fill(padding, 0)
+    x = without_padding(x, lengths)
     wide = torch.float64 if x.dtype == torch.float64 else torch.float32
     x, ys = x.to(wide), []
     with torch.autocast(x.device.type, enabled=False):
@@ -76,7 +75,7 @@ def _torch(
             around = F.pad(x, (0, 0, before, width - 1 - before)).mT.unsqueeze(2)
             y = F.conv2d(around, taps, own, groups=x.shape[2]).squeeze(2).mT
             y = F.silu(y) if silu else y
-            ys.append(y if padding is None else y.masked_fill(padding, 0))
+            ys.append(without_padding(y, lengths))
     return torch.stack(ys).to(dtype)
 
 
