@@ -4,11 +4,13 @@ import math
 from typing import Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mmeff.mixers.base import Mixer
 from mmeff_kernels.selective_scan import selective_scan_routes
 from mmeff_kernels.short_conv import Side, short_conv
+from mmeff_kernels.stacked import stacked_linear
 
 #: What the short convolution of a direction sees.
 SIDES: dict[str, Side] = {"forward": "causal", "backward": "anticausal"}
@@ -52,13 +54,17 @@ class _SelectiveScan(Mixer):
     def forward(self, x: Tensor, grid: tuple[int, ...], lengths: Tensor | None = None) -> Tensor:
         inner, z = self.in_proj(x).chunk(2, dim=-1)
         u = short_conv(inner, self.conv_weight, self.conv_bias, sides=[SIDES[r] for r in self.routes], lengths=lengths)
-        projected = (u.flatten(1, 2) @ self.x_weight.mT).unflatten(1, u.shape[1:3])
-        low_rank, B, C = projected.split(self.sizes, dim=-1)
+        # Ranks and rows of matrices that are multiples of 8 take a GPU's fast kernels: zeros fill up the rank.
+        R, N, _ = self.sizes
+        fill = -R % 8
+        x_weight = torch.cat([F.pad(self.x_weight[:, :R], (0, 0, 0, fill)), self.x_weight[:, R:]], 1)
+        projected = stacked_linear(u.flatten(1, 2), x_weight).unflatten(1, u.shape[1:3])
+        low_rank, B, C = projected.split((R + fill, N, N), dim=-1)
         y, _ = selective_scan_routes(
             u, low_rank, -self.A_log.exp(), B.unsqueeze(-2), C.unsqueeze(-2), self.D, routes=self.routes, z=z,
-            dt_bias=self.dt_bias, dt_weight=self.dt_weight, dt_softplus=True, lengths=lengths,
+            dt_bias=self.dt_bias, dt_weight=F.pad(self.dt_weight, (0, fill)), dt_softplus=True, lengths=lengths,
         )  # fmt: skip
-        return self.out(y) / len(self.routes)
+        return F.linear(y, self.out.weight / len(self.routes))
 
 
 class Mamba(_SelectiveScan):

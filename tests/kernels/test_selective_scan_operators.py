@@ -12,25 +12,21 @@ from mmeff_kernels.selective_scan import operators, selective_scan, selective_sc
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
 
-def operands(
-    routes: int, rows: int = 2, L: int = 5, D: int = 6, N: int = 4, rank: int | None = None
-) -> tuple[Tensor | None, ...]:
-    """x, dt, W, A, B, C, D, bias with own parameters for each route, as the operators take them."""
+def operands(routes: int, rows: int = 2, L: int = 5, D: int = 6, N: int = 4) -> tuple[Tensor, ...]:
+    """x, dt, A, B, C, D, bias with own parameters for each route, as the operators take them."""
 
     def draw(*shape: int) -> Tensor:
         return torch.randn(*shape, generator=torch.Generator().manual_seed(0)).to(DEVICE)
 
-    W = None if rank is None else draw(routes, rank, D)
     A = -draw(routes, N, D).abs()
     BC = draw(routes, rows, L, 1, N)
-    return draw(rows, L, D), draw(routes, rows, L, rank or D), W, A, BC, BC, draw(routes, D), draw(routes, D)
+    return draw(rows, L, D), draw(routes, rows, L, D), A, BC, BC, draw(routes, D), draw(routes, D)
 
 
-@pytest.mark.parametrize("rank", [None, 3])
 @pytest.mark.parametrize("once", [False, True])
-def test_the_operators_are_what_they_say(once: bool, rank: int | None) -> None:
+def test_the_operators_are_what_they_say(once: bool) -> None:
     """torch.library's own checks: schema, fakes, and that nothing depends on what the fakes cannot know."""
-    inputs = operands(2, rank=rank)
+    inputs = operands(2)
     state = torch.randn(2, 2, 4, 6, device=DEVICE)
     for last, save in ((True, True), (False, False)):
         arguments = (*inputs, state, None, None, True, 2, 2, 0, once, last, save)
@@ -41,20 +37,19 @@ def test_the_operators_are_what_they_say(once: bool, rank: int | None) -> None:
 
 
 def test_packed_rows_and_tables_too() -> None:
-    x, dt, W, A, B, C, D, bias = operands(1, rows=1, L=7)
+    x, dt, A, B, C, D, bias = operands(1, rows=1, L=7)
     ends = torch.tensor([0, 3, 7], device=DEVICE)
-    arguments = (x, dt, W, A, B, C, D, bias, None, ends, None, True, 1, 0, 4, False, True, True)
+    arguments = (x, dt, A, B, C, D, bias, None, ends, None, True, 1, 0, 4, False, True, True)
     torch.library.opcheck(torch.ops.mmeff.selective_scan_forward, arguments)
     table = torch.randperm(7, device=DEVICE).int()[None]
-    arguments = (x, dt, W, A, B, C, D, bias, None, None, table, True, 1, 0, 0, False, True, True)
+    arguments = (x, dt, A, B, C, D, bias, None, None, table, True, 1, 0, 0, False, True, True)
     torch.library.opcheck(torch.ops.mmeff.selective_scan_forward, arguments)
 
 
 def arguments(N: int = 4) -> dict[str, Tensor]:
-    x, dt, _, A, B, C, D, bias = operands(1, N=N)
-    assert dt is not None and A is not None and B is not None and C is not None and D is not None and bias is not None
+    x, dt, A, B, C, D, bias = operands(1, N=N)
     given = {"x": x, "dt": dt[0], "A": A[0].mT, "B": B[0], "C": C[0], "D": D[0], "dt_bias": bias[0], "z": x}
-    return {name: t.clone().requires_grad_() for name, t in given.items() if t is not None}
+    return {name: t.clone().requires_grad_() for name, t in given.items()}
 
 
 @pytest.mark.parametrize("impl", ["triton", "torch"])
@@ -92,4 +87,4 @@ def test_flops_are_those_of_a_count_by_hand() -> None:
         selective_scan_routes(
             **{**given, "dt": low}, dt_weight=weight, dt_softplus=True, routes=("forward",) * 3, impl="triton"
         )
-    assert counter.get_total_flops() == 3 * rows * L * D * (7 * N + 3 + 2 * 3)
+    assert counter.get_total_flops() == rows * L * D * (3 * (7 * N + 3) + 2 * 3)  # all routes share one product

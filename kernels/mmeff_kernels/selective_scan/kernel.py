@@ -120,23 +120,14 @@ def step_size(raw, b_bias, real, SOFTPLUS: tl.constexpr):
     return tl.where(real, dt, 0.0), slope
 
 
-@triton.jit
-def full_step(row, b_W, AXIS: tl.constexpr, LOW_RANK: tl.constexpr):
-    """A row of dt, from its low-rank form where that is what was read: sum_r W_rd row_r."""
-    row = row.to(tl.float32)
-    if LOW_RANK:
-        row = tl.sum(b_W * tl.expand_dims(row, 1 - AXIS), AXIS)
-    return row
-
-
 @triton.jit(do_not_specialize=ALIKE)
 def ends_kernel(
-    p_value, p_dt, p_W, p_A, p_weight, p_bias, p_lengths, p_table, p_ends, p_totals,
-    L, rows, span, chunks, blocks, channels, per_group, N, rank, backward, one,
-    value_k, value_b, value_l, dt_k, dt_b, dt_l, weight_k, weight_b, weight_l, weight_g, W_k, A_k, bias_k,
-    HAS_BIAS: tl.constexpr, LENGTHS: tl.constexpr, HAS_TABLE: tl.constexpr, LOW_RANK: tl.constexpr,
-    SOFTPLUS: tl.constexpr, ADJOINT: tl.constexpr, EVEN_D: tl.constexpr, EVEN_N: tl.constexpr, EVEN_R: tl.constexpr,
-    BD: tl.constexpr, BN: tl.constexpr, BR: tl.constexpr, T: tl.constexpr,
+    p_value, p_dt, p_A, p_weight, p_bias, p_lengths, p_table, p_ends, p_totals,
+    L, rows, span, chunks, blocks, channels, per_group, N, backward, one,
+    value_k, value_b, value_l, dt_k, dt_b, dt_l, weight_k, weight_b, weight_l, weight_g, A_k, bias_k,
+    HAS_BIAS: tl.constexpr, LENGTHS: tl.constexpr, HAS_TABLE: tl.constexpr,
+    SOFTPLUS: tl.constexpr, ADJOINT: tl.constexpr, EVEN_D: tl.constexpr, EVEN_N: tl.constexpr,
+    BD: tl.constexpr, BN: tl.constexpr, T: tl.constexpr,
 ):  # fmt: skip
     """Each chunk alone, from 0: h = a h + dt x B over its steps; ADJOINT: g = a (g + dy C) from its end to its start.
 
@@ -146,14 +137,9 @@ def ends_kernel(
         tl.program_id(0), L, rows, span, chunks, blocks, per_group, p_lengths, LENGTHS, EVEN_D, BD
     )
     o_n, m_n = axis(N, BN, EVEN_N)
-    o_r, m_r = axis(rank, BR, EVEN_R)
     # `one` hides from Triton that channels are neighbours: a thread shall hold all states of one, not some of four.
     o_state, m_state = o_d[:, None] * one + o_n[None, :] * channels, m_d[:, None] & m_n[None, :]
     b_A = tl.load(p_A + i_k * A_k + o_state, m_state, 0.0) * LOG2_E
-    b_W = tl.zeros([BD, BR], tl.float32)
-    if LOW_RANK:
-        b_W = tl.load(p_W + i_k * W_k + o_d[:, None] * one + o_r[None, :] * channels, m_d[:, None] & m_r[None, :], 0.0)
-    o_dt, m_dt = (o_r, m_r) if LOW_RANK else (o_d, m_d)
     b_bias = tl.zeros([BD], tl.float32)
     if HAS_BIAS:
         b_bias = tl.load(p_bias + i_k * bias_k + o_d, m_d, 0.0)
@@ -171,17 +157,17 @@ def ends_kernel(
     s = start + (groups_of_steps - 1) * T if ADJOINT else start
     places = tokens(s, length, origin, p_table, reverse, HAS_TABLE, T)
     values = load_rows(p_value, places, value_l, o_d, m_d, T)
-    raws = load_rows(p_dt, places, dt_l, o_dt, m_dt, T)
+    raws = load_rows(p_dt, places, dt_l, o_d, m_d, T)
     weights = load_rows(p_weight, places, weight_l, o_n, m_n, T)
     for _ in range(0, groups_of_steps):
         ahead = s - T if ADJOINT else s + T
         places = tokens(ahead, length, origin, p_table, reverse, HAS_TABLE, T)
         next_values = load_rows(p_value, places, value_l, o_d, m_d, T)
-        next_raws = load_rows(p_dt, places, dt_l, o_dt, m_dt, T)
+        next_raws = load_rows(p_dt, places, dt_l, o_d, m_d, T)
         next_weights = load_rows(p_weight, places, weight_l, o_n, m_n, T)
         for i in tl.static_range(T - 1 if ADJOINT else 0, -1 if ADJOINT else T, -1 if ADJOINT else 1):
             real = s + i < stop
-            b_dt, _ = step_size(full_step(raws[i], b_W, 1, LOW_RANK), b_bias, real, SOFTPLUS)
+            b_dt, _ = step_size(raws[i], b_bias, real, SOFTPLUS)
             b_value = values[i].to(tl.float32)
             b_weight = weights[i].to(tl.float32)
             b_total += b_dt
@@ -223,27 +209,22 @@ def chain_kernel(
 
 @triton.jit(do_not_specialize=ALIKE)
 def forward_kernel(
-    p_x, p_dt, p_W, p_A, p_B, p_C, p_D, p_bias, p_lengths, p_table, p_starts, p_y, p_last, p_saves,
-    L, rows, total, span, chunks, blocks, channels, per_group, N, rank, backward, one,
-    x_k, x_b, x_l, dt_k, dt_b, dt_l, B_k, B_b, B_l, B_g, C_k, C_b, C_l, C_g, W_k, A_k, D_k, bias_k,
+    p_x, p_dt, p_A, p_B, p_C, p_D, p_bias, p_lengths, p_table, p_starts, p_y, p_last, p_saves,
+    L, rows, total, span, chunks, blocks, channels, per_group, N, backward, one,
+    x_k, x_b, x_l, dt_k, dt_b, dt_l, B_k, B_b, B_l, B_g, C_k, C_b, C_l, C_g, A_k, D_k, bias_k,
     HAS_D: tl.constexpr, HAS_BIAS: tl.constexpr, LENGTHS: tl.constexpr, HAS_TABLE: tl.constexpr,
-    HAS_START: tl.constexpr, LOW_RANK: tl.constexpr, SOFTPLUS: tl.constexpr, ONCE: tl.constexpr,
+    HAS_START: tl.constexpr, SOFTPLUS: tl.constexpr, ONCE: tl.constexpr,
     LAST: tl.constexpr, SAVE: tl.constexpr, SAVED: tl.constexpr,
-    EVEN_D: tl.constexpr, EVEN_N: tl.constexpr, EVEN_R: tl.constexpr,
-    BD: tl.constexpr, BN: tl.constexpr, BR: tl.constexpr, T: tl.constexpr,
+    EVEN_D: tl.constexpr, EVEN_N: tl.constexpr,
+    BD: tl.constexpr, BN: tl.constexpr, T: tl.constexpr,
 ):  # fmt: skip
     i_k, i_b, _block, i_chunk, i_g, o_d, m_d, i_r, first, length, start, stop = place(
         tl.program_id(0), L, rows, span, chunks, blocks, per_group, p_lengths, LENGTHS, EVEN_D, BD
     )
     i_kb = i_k * rows + i_b
     o_n, m_n = axis(N, BN, EVEN_N)
-    o_r, m_r = axis(rank, BR, EVEN_R)
     o_state, m_state = o_d[:, None] * one + o_n[None, :] * channels, m_d[:, None] & m_n[None, :]
     b_A = tl.load(p_A + i_k * A_k + o_state, m_state, 0.0) * LOG2_E  # exp(v) = exp2(v log2 e)
-    b_W = tl.zeros([BD, BR], tl.float32)
-    if LOW_RANK:
-        b_W = tl.load(p_W + i_k * W_k + o_d[:, None] * one + o_r[None, :] * channels, m_d[:, None] & m_r[None, :], 0.0)
-    o_dt, m_dt = (o_r, m_r) if LOW_RANK else (o_d, m_d)
     b_h = tl.zeros([BD, BN], tl.float32)
     if HAS_START:
         b_h = tl.load(p_starts + (i_kb * chunks + i_chunk) * channels * N + o_state, m_state, 0.0)
@@ -267,7 +248,7 @@ def forward_kernel(
     p_saves += (i_kb * tl.cdiv(L, SAVED) + start // SAVED) * channels * N
     places = tokens(start, length, origin, p_table, reverse, HAS_TABLE, T)
     xs = load_rows(p_x, places, x_l, o_d, m_d, T)
-    raws = load_rows(p_dt, places, dt_l, o_dt, m_dt, T)
+    raws = load_rows(p_dt, places, dt_l, o_d, m_d, T)
     Bs = load_rows(p_B, places, B_l, o_n, m_n, T)
     Cs = load_rows(p_C, places, C_l, o_n, m_n, T)
     for s in range(start, stop, T):
@@ -277,13 +258,13 @@ def forward_kernel(
                 p_saves += channels * N
         next_places = tokens(s + T, length, origin, p_table, reverse, HAS_TABLE, T)
         next_xs = load_rows(p_x, next_places, x_l, o_d, m_d, T)
-        next_raws = load_rows(p_dt, next_places, dt_l, o_dt, m_dt, T)
+        next_raws = load_rows(p_dt, next_places, dt_l, o_d, m_d, T)
         next_Bs = load_rows(p_B, next_places, B_l, o_n, m_n, T)
         next_Cs = load_rows(p_C, next_places, C_l, o_n, m_n, T)
         for i in tl.static_range(T):
             real = s + i < stop
             b_x = xs[i].to(tl.float32)
-            b_dt, _ = step_size(full_step(raws[i], b_W, 1, LOW_RANK), b_bias, real, SOFTPLUS)
+            b_dt, _ = step_size(raws[i], b_bias, real, SOFTPLUS)
             b_u = (b_dt * b_x)[:, None] * Bs[i].to(tl.float32)[None, :]
             b_h = tl.exp2(b_dt[:, None] * b_A) * b_h + b_u
             b_seen = b_h
@@ -299,15 +280,15 @@ def forward_kernel(
 
 @triton.jit(do_not_specialize=ALIKE)
 def backward_kernel(
-    p_x, p_dt, p_W, p_A, p_B, p_C, p_D, p_bias, p_lengths, p_table, p_saves, p_scratch, p_gy, p_starts,
+    p_x, p_dt, p_A, p_B, p_C, p_D, p_bias, p_lengths, p_table, p_saves, p_scratch, p_gy, p_starts,
     p_gx, p_gdt, p_gB, p_gC, p_sums, p_first,
-    programs_before, L, rows, total, span, chunks, blocks, channels, per_group, N, rank, backward,
-    x_k, x_b, x_l, dt_k, dt_b, dt_l, B_k, B_b, B_l, B_g, C_k, C_b, C_l, C_g, gy_k, W_k, A_k, D_k, bias_k,
+    programs_before, L, rows, total, span, chunks, blocks, channels, per_group, N, backward,
+    x_k, x_b, x_l, dt_k, dt_b, dt_l, B_k, B_b, B_l, B_g, C_k, C_b, C_l, C_g, gy_k, A_k, D_k, bias_k,
     HAS_D: tl.constexpr, HAS_BIAS: tl.constexpr, LENGTHS: tl.constexpr, HAS_TABLE: tl.constexpr,
-    HAS_START: tl.constexpr, LOW_RANK: tl.constexpr, SOFTPLUS: tl.constexpr, ONCE: tl.constexpr,
+    HAS_START: tl.constexpr, SOFTPLUS: tl.constexpr, ONCE: tl.constexpr,
     FIRST: tl.constexpr, SAVED: tl.constexpr,
-    EVEN_D: tl.constexpr, EVEN_N: tl.constexpr, EVEN_R: tl.constexpr,
-    BD: tl.constexpr, BN: tl.constexpr, BR: tl.constexpr, T: tl.constexpr,
+    EVEN_D: tl.constexpr, EVEN_N: tl.constexpr,
+    BD: tl.constexpr, BN: tl.constexpr, T: tl.constexpr,
 ):  # fmt: skip
     """Tiles are (BN, BD) here: a thread holds 4 states of 4 channels, so that sums over either cost few shuffles."""
     i_k, i_b, i_block, i_chunk, i_g, o_d, m_d, i_r, first, length, start, stop = place(
@@ -316,14 +297,9 @@ def backward_kernel(
     i_kb = i_k * rows + i_b
     i_row = i_kb * chunks + i_chunk
     o_n, m_n = axis(N, BN, EVEN_N)
-    o_r, m_r = axis(rank, BR, EVEN_R)
     o_state, m_state = o_n[:, None] * channels + o_d[None, :], m_n[:, None] & m_d[None, :]
     o_scratch = o_n[:, None] * BD + tl.arange(0, BD)[None, :]
     b_A = tl.load(p_A + i_k * A_k + o_state, m_state, 0.0) * LOG2_E
-    b_W = tl.zeros([BR, BD], tl.float32)
-    if LOW_RANK:
-        b_W = tl.load(p_W + i_k * W_k + o_r[:, None] * channels + o_d[None, :], m_r[:, None] & m_d[None, :], 0.0)
-    o_dt, m_dt = (o_r, m_r) if LOW_RANK else (o_d, m_d)
     # The gradient of the state behind the step at hand, as later steps have left it.
     b_g = tl.zeros([BN, BD], tl.float32)
     if HAS_START:
@@ -363,17 +339,17 @@ def backward_kernel(
         b_h = tl.load(p_saves + (begin // SAVED).to(tl.int64) * channels * N + o_state, m_state, 0.0)
         places = tokens(begin, length, origin, p_table, reverse, HAS_TABLE, T)
         xs = load_rows(p_x, places, x_l, o_d, m_d, T)
-        raws = load_rows(p_dt, places, dt_l, o_dt, m_dt, T)
+        raws = load_rows(p_dt, places, dt_l, o_d, m_d, T)
         Bs = load_rows(p_B, places, B_l, o_n, m_n, T)
         for k in range(0, groups_of_steps):
             s = begin + k * T
             tl.store(p_scratch + k * BN * BD + o_scratch, b_h)
             places = tokens(s + T, length, origin, p_table, reverse, HAS_TABLE, T)
             next_xs = load_rows(p_x, places, x_l, o_d, m_d, T)
-            next_raws = load_rows(p_dt, places, dt_l, o_dt, m_dt, T)
+            next_raws = load_rows(p_dt, places, dt_l, o_d, m_d, T)
             next_Bs = load_rows(p_B, places, B_l, o_n, m_n, T)
             for i in tl.static_range(T):
-                b_dt, _ = step_size(full_step(raws[i], b_W, 0, LOW_RANK), b_bias, s + i < stop, SOFTPLUS)
+                b_dt, _ = step_size(raws[i], b_bias, s + i < stop, SOFTPLUS)
                 b_x, b_B = xs[i].to(tl.float32), Bs[i].to(tl.float32)
                 b_h = tl.exp2(b_dt[None, :] * b_A) * b_h + (b_dt * b_x)[None, :] * b_B[:, None]
             xs, raws, Bs = next_xs, next_raws, next_Bs
@@ -381,7 +357,7 @@ def backward_kernel(
 
         places = tokens(begin + (groups_of_steps - 1) * T, length, origin, p_table, reverse, HAS_TABLE, T)
         xs = load_rows(p_x, places, x_l, o_d, m_d, T)
-        raws = load_rows(p_dt, places, dt_l, o_dt, m_dt, T)
+        raws = load_rows(p_dt, places, dt_l, o_d, m_d, T)
         gys = load_rows(p_gy, places, channels, o_d, m_d, T)
         for j in range(0, groups_of_steps):
             k = groups_of_steps - 1 - j
@@ -391,13 +367,13 @@ def backward_kernel(
             b_before = tl.load(p_scratch + k * BN * BD + o_scratch)
             next_places = tokens(s - T, length, origin, p_table, reverse, HAS_TABLE, T)
             next_xs = load_rows(p_x, next_places, x_l, o_d, m_d, T)
-            next_raws = load_rows(p_dt, next_places, dt_l, o_dt, m_dt, T)
+            next_raws = load_rows(p_dt, next_places, dt_l, o_d, m_d, T)
             next_gys = load_rows(p_gy, next_places, channels, o_d, m_d, T)
             hs = (b_before,)  # the state before each of the T steps, and after the last
             dts = ()
             slopes = ()
             for i in tl.static_range(T):
-                b_dt, b_slope = step_size(full_step(raws[i], b_W, 0, LOW_RANK), b_bias, s + i < stop, SOFTPLUS)
+                b_dt, b_slope = step_size(raws[i], b_bias, s + i < stop, SOFTPLUS)
                 b_u = (b_dt * xs[i].to(tl.float32))[None, :] * Bs[i].to(tl.float32)[:, None]
                 hs = hs + (tl.exp2(b_dt[None, :] * b_A) * hs[i] + b_u,)  # noqa: RUF005
                 dts = dts + (b_dt,)  # noqa: RUF005

@@ -1,6 +1,6 @@
 """Launching the selective scan's Triton kernels: buffers, strides, and what every kernel is told.
 
-A ([K,] N, D), W ([K,] R, D) and states (K, B, N, D) have the channels last. K is the number of routes; what all routes
+A ([K,] N, D) and states (K, B, N, D) have the channels last. K is the number of routes; what all routes
 share lacks the axis K and is read in place.
 """
 
@@ -12,8 +12,8 @@ from . import kernel
 from .division import BACKWARD, FORWARD, chunks, quarters, tile
 from .kernel import SAVED
 
-#: Programs of one launch of the backward kernel, each with a scratch of its own.
-LARGEST_LAUNCH = 4096
+#: Waves of programs of one launch of the backward kernel; each program has a scratch of its own.
+WAVES = 1
 #: Registers of a thread that let three warps share a quarter of a multiprocessor.
 REGISTERS = 168
 
@@ -28,7 +28,6 @@ class _Plan:
         self,
         x: Tensor,
         dt: Tensor,
-        W: Tensor | None,
         A: Tensor,
         B: Tensor,
         bias: Tensor | None,
@@ -41,7 +40,7 @@ class _Plan:
         instructions: int,
     ):
         self.routes, self.A = routes, A
-        self.given = {"p_dt": dt, "p_W": W, "p_A": A, "p_bias": bias, "p_lengths": lengths, "p_table": table}
+        self.given = {"p_dt": dt, "p_A": A, "p_bias": bias, "p_lengths": lengths, "p_table": table}
         self.rows, self.L, self.channels = x.shape[-3:]
         self.total = self.rows * self.L
         if longest:
@@ -59,23 +58,20 @@ class _Plan:
                 f"the kernels count what lies within a chunk in 32 bits: {self.L} tokens {reach // self.L} elements "
                 "apart are too many; scan the row in parts, each from the last state of the one before"
             )
-        rank = 1 if W is None else W.shape[-2]
-        BR = 1 << (rank - 1).bit_length()
         self.sizes = {
             "L": self.L, "rows": self.rows,
             "span": span, "chunks": self.chunks, "blocks": self.blocks,
-            "channels": self.channels, "per_group": per_group, "N": self.N, "rank": rank, "backward": backward,
-            **_strides("dt", dt), "W_k": _own(W, 3), "A_k": _own(A, 3), "bias_k": _own(bias, 2),
+            "channels": self.channels, "per_group": per_group, "N": self.N, "backward": backward,
+            **_strides("dt", dt), "A_k": _own(A, 3), "bias_k": _own(bias, 2),
         }  # fmt: skip
         self.options = {
             "HAS_BIAS": bias is not None, "HAS_TABLE": table is not None,
             "LENGTHS": 2 if longest else int(lengths is not None),
-            "LOW_RANK": W is not None, "SOFTPLUS": softplus, "EVEN_D": per_group % self.tile.BD == 0,
-            "EVEN_N": self.tile.BN == self.N, "EVEN_R": rank == BR,
-            "BD": self.tile.BD, "BN": self.tile.BN, "BR": BR, "num_warps": 1, "maxnreg": REGISTERS,
+            "SOFTPLUS": softplus, "EVEN_D": per_group % self.tile.BD == 0,
+            "EVEN_N": self.tile.BN == self.N,
+            "BD": self.tile.BD, "BN": self.tile.BN, "num_warps": 1, "maxnreg": REGISTERS,
         }  # fmt: skip
-        # What is asked for ahead takes twice the registers in fp32, and the rows of W as many again.
-        self.T = max(1, self.tile.T // (1 if x.element_size() == 2 and W is None else 2))
+        self.T = self.tile.T // (1 if x.element_size() == 2 else 2)  # fp32 takes twice the registers ahead
 
     def numbers(self, x: Tensor, B: Tensor, C: Tensor, D: Tensor | None) -> dict[str, int]:
         """What `forward_kernel` and `backward_kernel` are told beyond what all kernels are."""
@@ -119,7 +115,6 @@ def _strides(name: str, tensor: Tensor) -> dict[str, int]:
 def forward(
     x: Tensor,
     dt: Tensor,
-    W: Tensor | None,
     A: Tensor,
     B: Tensor,
     C: Tensor,
@@ -137,7 +132,7 @@ def forward(
     save: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """y (K, B, L, D), the last states (K, B, N, D) if `last`, and every SAVED-th state (K, B, -, N, D) if `save`."""
-    plan = _Plan(x, dt, W, A, B, bias, lengths, table, softplus, routes, backward, longest, FORWARD)
+    plan = _Plan(x, dt, A, B, bias, lengths, table, softplus, routes, backward, longest, FORWARD)
     rows, L, channels, N = plan.rows, plan.L, plan.channels, plan.N
     new = torch.zeros if plan.options["LENGTHS"] == 1 else torch.empty  # the kernels write no padding
     y = new(routes, *x.shape[-3:], dtype=x.dtype, device=x.device)
@@ -161,7 +156,6 @@ def backward(
     g_last: Tensor | None,
     x: Tensor,
     dt: Tensor,
-    W: Tensor | None,
     A: Tensor,
     B: Tensor,
     C: Tensor,
@@ -179,14 +173,14 @@ def backward(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """gy (B, L, D) for all routes or (K, B, L, D). Gradients of x and of full dt (K, B, L, D), of B and C together
     (2, K, B, L, G, N), sums (K, N + 2, D) for A, D and bias, and of the first state (K, B, N, D) if `first`."""
-    plan = _Plan(x, dt, W, A, B, bias, lengths, table, softplus, routes, backward, longest, BACKWARD)
+    plan = _Plan(x, dt, A, B, bias, lengths, table, softplus, routes, backward, longest, BACKWARD)
     rows, channels, N = plan.rows, plan.channels, plan.N
     new = torch.zeros if plan.options["LENGTHS"] == 1 else torch.empty
     gx, gdt = (new(routes, *x.shape[-3:], dtype=t.dtype, device=x.device) for t in (x, dt))
     gBC = new(2, routes, plan.blocks, *x.shape[-3:-1], N, dtype=torch.float32, device=x.device)
     sums = A.new_empty(routes, rows * plan.chunks, N + 2, channels)
     g_first = A.new_empty((routes, rows, N, channels) if first else 0)
-    launch = min(plan.programs, LARGEST_LAUNCH)
+    launch = min(plan.programs, WAVES * 3 * quarters(x.device))
     T = plan.tile.T_backward
     scratch = A.new_empty(launch, SAVED // T, plan.tile.BN, plan.tile.BD)
     starts = plan.starts(gy, C, g_last, adjoint=True)

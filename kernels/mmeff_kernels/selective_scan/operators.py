@@ -12,13 +12,14 @@ from torch.autograd.function import once_differentiable
 from torch.utils.flop_counter import register_flop_formula
 
 from ..padding import without_padding
+from ..stacked import weight_gradient
 from .gate import GatedSum
 from .kernel import SAVED
 from .launch import backward, forward
 
 
 def _forward_fake(*arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
-    x, A, lengths, (routes, _, longest, _, last, save) = arguments[0], arguments[3], arguments[9], arguments[12:]
+    x, A, lengths, (routes, _, longest, _, last, save) = arguments[0], arguments[2], arguments[8], arguments[11:]
     rows, L, channels = x.shape[-3:]
     N = A.shape[-2]
     y = x.new_empty(routes, rows, L, channels)
@@ -32,7 +33,7 @@ def _forward_fake(*arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _backward_fake(*arguments: Any) -> tuple[Tensor, ...]:
-    (x, dt, _, A, B), lengths, (routes, _, longest, _, first) = arguments[2:7], arguments[10], arguments[14:]
+    (x, dt, A, B), lengths, (routes, _, longest, _, first) = arguments[2:6], arguments[9], arguments[13:]
     rows, L, channels = x.shape[-3:]
     N, groups = A.shape[-2], B.shape[-2]
     return (
@@ -45,7 +46,7 @@ def _backward_fake(*arguments: Any) -> tuple[Tensor, ...]:
 
 
 _LIBRARY = torch.library.Library("mmeff", "FRAGMENT")
-_INPUTS = "Tensor x, Tensor dt, Tensor? W, Tensor A, Tensor B, Tensor C, Tensor? D, Tensor? bias"
+_INPUTS = "Tensor x, Tensor dt, Tensor A, Tensor B, Tensor C, Tensor? D, Tensor? bias"
 _LIBRARY.define(
     f"selective_scan_forward({_INPUTS}, Tensor? state, Tensor? lengths, Tensor? table, "
     "bool softplus, int routes, int backward, int longest, bool once, bool last, bool save) -> (Tensor, Tensor, Tensor)"
@@ -63,24 +64,24 @@ torch.library.register_fake("mmeff::selective_scan_backward", _backward_fake, li
 _forward, _backward = torch.ops.mmeff.selective_scan_forward.default, torch.ops.mmeff.selective_scan_backward.default
 
 
-def _work(x: Any, W: Any, A: Any, routes: int) -> tuple[int, int, int]:
-    """Steps of all channels and routes, states, rank of dt, from shapes."""
+def _work(x: Any, A: Any, routes: int) -> tuple[int, int]:
+    """Steps of all channels and routes, and states, from shapes."""
     rows, L, channels = x[-3:]
-    return routes * rows * L * channels, A[-2], 0 if W is None else W[-2]
+    return routes * rows * L * channels, A[-2]
 
 
 @register_flop_formula(torch.ops.mmeff.selective_scan_forward)
-def forward_flops(x: Any, dt: Any, W: Any, A: Any, *rest: Any, **_: Any) -> int:
+def forward_flops(x: Any, dt: Any, A: Any, *rest: Any, **_: Any) -> int:
     """A step's N states: dt A, its exponential, (dt x) B, two for a h + u, two for C h. A channel: dt x, 2 for D x."""
-    steps, N, rank = _work(x, W, A, rest[8])
-    return steps * (7 * N + 3 + 2 * rank)
+    steps, N = _work(x, A, rest[8])
+    return steps * (7 * N + 3)
 
 
 @register_flop_formula(torch.ops.mmeff.selective_scan_backward)
-def backward_flops(gy: Any, g_last: Any, x: Any, dt: Any, W: Any, A: Any, *rest: Any, **_: Any) -> int:
+def backward_flops(gy: Any, g_last: Any, x: Any, dt: Any, A: Any, *rest: Any, **_: Any) -> int:
     """A step's N states: 2 for dh, 2 each for dB, dC, d(dt x), dA and d dt, a dh and dh h; the repeated states: 5."""
-    steps, N, rank = _work(x, W, A, rest[8])
-    return steps * (19 * N + 9 + 2 * rank)
+    steps, N = _work(x, A, rest[8])
+    return steps * (19 * N + 9)
 
 
 class TritonScan(torch.autograd.Function):
@@ -116,12 +117,11 @@ class TritonScan(torch.autograd.Function):
         last: bool,
     ) -> tuple[Tensor, Tensor]:
         x, dt, B, C = (t if t.stride(-1) == 1 else t.contiguous() for t in (x, dt, B, C))
-        A = A.mT.contiguous()
-        W, state = (None if t is None else t.mT.contiguous() for t in (W, state))
+        A, state = A.mT.contiguous(), None if state is None else state.mT.contiguous()
         D, bias = (None if t is None else t.contiguous() for t in (D, bias))
         save = any(ctx.needs_input_grad)
         options = softplus, routes, backward, longest, once
-        y, final, saves = _forward(x, dt, W, A, B, C, D, bias, state, lengths, table, *options, last, save)
+        y, final, saves = _forward(x, _full(dt, W), A, B, C, D, bias, state, lengths, table, *options, last, save)
         ctx.save_for_backward(x, dt, W, A, B, C, D, bias, lengths, table, saves)
         ctx.options = options
         ctx.has_state, ctx.has_last = state is not None, last
@@ -139,15 +139,14 @@ class TritonScan(torch.autograd.Function):
         g = g[0] if g.dim() == 4 and g.stride(0) == 0 else g  # where routes are summed: one gradient for all
         g_last = g_last.mT.contiguous() if ctx.has_last and g_last is not None else None
         gx, gdt, gBC, sums, g_first = _backward(
-            g.contiguous(), g_last, x, dt, W, A, B, C, D, bias, lengths, table, saves,
+            g.contiguous(), g_last, x, _full(dt, W), A, B, C, D, bias, lengths, table, saves,
             softplus, routes, backward, longest, once, ctx.has_state,
         )  # fmt: skip
         gW = None
         if W is not None:
-            rank, channels = W.shape[-2:]
-            low = dt if dt.dim() == 4 else dt[None]
-            gW = _shared((gdt.flatten(1, 2).mT @ low.flatten(1, 2)).to(W.dtype), W)
-            gdt = gdt @ W.mT.to(gdt.dtype).reshape(-1, 1, channels, rank)
+            low = dt.expand(routes, *dt.shape[-3:])
+            gW = _shared(weight_gradient(gdt.flatten(1, 2), low.flatten(1, 2)).to(W.dtype), W)
+            gdt = (gdt.flatten(1, 2) @ W.to(gdt.dtype)).unflatten(1, gdt.shape[1:3])
         gB, gC = gBC.to(B.dtype)
         N = A.shape[-2]
         gA, gD, gbias = sums[:, :N].mT, sums[:, N], sums[:, N + 1]
@@ -156,6 +155,14 @@ class TritonScan(torch.autograd.Function):
             None if D is None else _shared(gD, D), None if bias is None else _shared(gbias, bias),
             g_first.mT if ctx.has_state else None, *[None] * 8,
         )  # fmt: skip
+
+
+def _full(dt: Tensor, W: Tensor | None) -> Tensor:
+    """dt in full, from its low-rank form if W is given: r W^T, in r's type."""
+    if W is None:
+        return dt
+    with torch.autocast(dt.device.type, enabled=False):
+        return (dt.flatten(-3, -2) @ W.to(dt.dtype).mT).unflatten(-2, dt.shape[-3:-1])
 
 
 def _shared(gradient: Tensor, tensor: Tensor) -> Tensor:
@@ -178,10 +185,12 @@ def scan(
 ) -> tuple[Tensor, Tensor]:
     """`selective_scan_routes`, its tensors by name: y (B, L, D), the last states (K, B, D, N) if they are wanted."""
     x, dt, B, C, z = (tensors[name] for name in ("x", "dt", "B", "C", "z"))
-    assert x is not None and B is not None and C is not None
+    assert x is not None and dt is not None and B is not None and C is not None
     A, D, bias, W, state = (_float(tensors[n]) for n in ("A", "D", "dt_bias", "dt_weight", "initial_state"))
     B, C = (weights[:, :, None] if weights.dim() == 3 else weights for weights in (B, C))
     longest = 0
+    if W is not None and lengths is not None:  # the product with W^T may see no NaN
+        dt = without_padding(dt.movedim(0, -2), lengths).movedim(-2, 0) if dt.dim() == 4 else without_padding(dt, lengths)
     if cu_seqlens is not None:
         lengths = cu_seqlens.to(x.device)
         longest = int(cu_seqlens.diff().max())
