@@ -30,8 +30,8 @@ def once(run: Callable[[], object], device: torch.device) -> float:
     return 1e3 * (time.perf_counter() - start)
 
 
-def graph_milliseconds(run: Callable[[], object], runs: int) -> list[float]:
-    """The GPU's own time of each of `runs` calls, replayed as a CUDA graph: what is left where the host keeps up."""
+def captured(run: Callable[[], object]) -> torch.cuda.CUDAGraph:
+    """A call as a CUDA graph, after three calls that warm up."""
     stream = torch.cuda.Stream()
     stream.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(stream):
@@ -41,6 +41,12 @@ def graph_milliseconds(run: Callable[[], object], runs: int) -> list[float]:
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
         run()
+    return graph
+
+
+def graph_milliseconds(run: Callable[[], object], runs: int) -> list[float]:
+    """The GPU's own time of each of `runs` calls, replayed as a CUDA graph: what is left where the host keeps up."""
+    graph = captured(run)
     taken = []
     for _ in range(runs + 3):
         start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)

@@ -2,8 +2,8 @@
 
 Vim-T is 24 blocks of the bidirectional selective scan, 192 wide, on patches of 16 pixels; DeiT-T is timm's, with
 torch's own attention. Random images, bf16 under autocast on CUDA and fp32 on the CPU, AdamW; inference and training
-steps in turn, medians with quartiles, and the peak memory of a training step. `--profile` lists the kernels of one
-training step of Vim-T by their share of its time.
+steps in turn, medians with quartiles, and the peak memory of a training step. `--profile` lists the operators of one
+training step of Vim-T by their share of its time; `--graph` leaves out the host's time.
 """
 
 import argparse
@@ -18,7 +18,7 @@ from mmeff.heads import Head, MeanPool
 from mmeff.init import init_weights
 from mmeff.mixers import BiMamba
 from mmeff.tokenizers import ImagePatches
-from mmeff_kernels.timing import name_of, once, peak_mib
+from mmeff_kernels.timing import captured, name_of, once, peak_mib
 
 CLASSES = 1000
 
@@ -50,7 +50,7 @@ class Steps:
         self.model, self.device = model.to(device), device
         self.images = torch.randn(batch, 3, pixels, pixels, device=device)
         self.labels = torch.randint(CLASSES, (batch,), device=device)
-        self.optimizer = torch.optim.AdamW(model.parameters(), 1e-3, fused=True)
+        self.optimizer = torch.optim.AdamW(model.parameters(), 1e-3, fused=True, capturable=device.type == "cuda")
 
     def loss(self) -> Tensor:
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
@@ -67,6 +67,10 @@ class Steps:
         self.optimizer.step()
         self.optimizer.zero_grad()
 
+    def capture(self) -> None:
+        """Replaces both steps by CUDA graphs of themselves, in which the host has no part."""
+        self.infer, self.train = captured(self.infer).replay, captured(self.train).replay
+
 
 def measure(contenders: dict[str, Steps], kind: str, runs: int, device: torch.device) -> dict[str, list[float]]:
     """Seconds of `runs` steps of each contender, taken in turn, after two that warm up."""
@@ -80,16 +84,27 @@ def measure(contenders: dict[str, Steps], kind: str, runs: int, device: torch.de
 
 
 def profile(steps: Steps) -> None:
+    """Print where a training step's time goes: operators with their shapes, by the time of the kernels they launch."""
     from torch.profiler import ProfilerActivity
     from torch.profiler import profile as record
 
-    activity = ProfilerActivity.CUDA if steps.device.type == "cuda" else ProfilerActivity.CPU
-    with record(activities=[activity]) as found:
+    cuda = steps.device.type == "cuda"
+    steps.train()
+    activities = [ProfilerActivity.CPU, ProfilerActivity.CUDA] if cuda else [ProfilerActivity.CPU]
+    with record(activities=activities, record_shapes=True) as found:
         steps.train()
-        if steps.device.type == "cuda":
+        if cuda:
             torch.cuda.synchronize()
-    key = "self_cuda_time_total" if steps.device.type == "cuda" else "self_cpu_time_total"
-    print(found.key_averages().table(sort_by=key, row_limit=25, max_name_column_width=60))
+    taken = [
+        (row.self_device_time_total if cuda else row.self_cpu_time_total, row)
+        for row in found.key_averages(group_by_input_shape=True)
+        if str(row.device_type).endswith("CPU")
+    ]
+    total = sum(time for time, _ in taken)
+    print(f"{total / 1e3:.1f} ms in all")
+    for time, row in sorted(taken, key=lambda pair: -pair[0])[:30]:
+        shapes = " ".join(str(tuple(shape)).replace(" ", "") for shape in row.input_shapes if shape)
+        print(f"{time / 1e3:8.2f} ms {time / total:6.1%} {row.count:5} x {row.key:40} {shapes[:90]}")
 
 
 def main(words: list[str] | None = None) -> None:
@@ -98,6 +113,7 @@ def main(words: list[str] | None = None) -> None:
     parser.add_argument("--batch", type=int, default=256)
     parser.add_argument("--depth", type=int, default=24, help="of Vim-T")
     parser.add_argument("--recompute", action="store_true", help="activations of Vim-T in the backward pass")
+    parser.add_argument("--graph", action="store_true", help="replay each step as a CUDA graph: the GPU's own time")
     parser.add_argument("--runs", type=int, default=10)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--profile", action="store_true")
@@ -109,16 +125,18 @@ def main(words: list[str] | None = None) -> None:
         "Vim-T": Steps(VimTiny(args.depth, recompute=args.recompute), args.batch, args.pixels, device),
         "DeiT-T": Steps(deit_tiny(args.pixels), args.batch, args.pixels, device),
     }
+    if args.profile:
+        profile(contenders["Vim-T"])
+    for steps in contenders.values() if args.graph else ():
+        steps.capture()
     for kind in ("infer", "train"):
         for model, taken in measure(contenders, kind, args.runs, device).items():
             rate = [args.batch / t for t in taken]
             low, _, high = quantiles(rate, n=4)
             line = f"{model:7} {kind:6} {median(rate):9.1f} [{low:.1f}, {high:.1f}] images/s"
-            if device.type == "cuda" and kind == "train":
+            if device.type == "cuda" and kind == "train" and not args.graph:
                 line += f"  {peak_mib(contenders[model].train) / 2**10:.1f} GiB"
             print(line, flush=True)
-    if args.profile:
-        profile(contenders["Vim-T"])
 
 
 if __name__ == "__main__":

@@ -98,7 +98,7 @@ def test_segments_and_chunks(division: tuple[int, int], reverse: bool, monkeypat
 
 
 def test_more_programs_than_a_launch(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(launch, "LARGEST_LAUNCH", 2)
+    monkeypatch.setattr(launch, "quarters", lambda _: 1)  # of which each holds three programs
     found = errors(inputs(5, 3, 6, 4), dt_softplus=True)
     assert max(found.values()) <= 1e-5, found
 

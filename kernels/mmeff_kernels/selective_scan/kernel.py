@@ -98,6 +98,15 @@ def load_rows(p, places, stride, o, m, T: tl.constexpr):
 
 
 @triton.jit
+def floats(rows, T: tl.constexpr):
+    """Rows in fp32, as a tuple."""
+    found = ()
+    for i in tl.static_range(T):
+        found = found + (rows[i].to(tl.float32),)  # noqa: RUF005
+    return found
+
+
+@triton.jit
 def step_size(raw, b_bias, real, SOFTPLUS: tl.constexpr):
     """dt from what the step read, and its derivative. dt is 0 past the end: the state passes unchanged.
 
@@ -286,7 +295,7 @@ def backward_kernel(
     x_k, x_b, x_l, dt_k, dt_b, dt_l, B_k, B_b, B_l, B_g, C_k, C_b, C_l, C_g, gy_k, A_k, D_k, bias_k,
     HAS_D: tl.constexpr, HAS_BIAS: tl.constexpr, LENGTHS: tl.constexpr, HAS_TABLE: tl.constexpr,
     HAS_START: tl.constexpr, SOFTPLUS: tl.constexpr, ONCE: tl.constexpr,
-    FIRST: tl.constexpr, SAVED: tl.constexpr,
+    FIRST: tl.constexpr, AGAIN: tl.constexpr, SAVED: tl.constexpr,
     EVEN_D: tl.constexpr, EVEN_N: tl.constexpr,
     BD: tl.constexpr, BN: tl.constexpr, T: tl.constexpr,
 ):  # fmt: skip
@@ -332,56 +341,64 @@ def backward_kernel(
     p_scratch += tl.program_id(0).to(tl.int64) * (SAVED // T) * BN * BD
     p_saves += i_kb * tl.cdiv(L, SAVED) * channels * N
 
+    o_near = tl.arange(0, BN * BD // 8) * 8  # one number of every 32 bytes of a state
+    b_near = tl.zeros([BN * BD // 8], tl.float32)
     segments = tl.cdiv(tl.maximum(stop - start, 0), SAVED)
     for segment in range(0, segments):
         begin = start + (segments - 1 - segment) * SAVED
-        groups_of_steps = tl.cdiv(tl.minimum(begin + SAVED, stop) - begin, T)
+        end = tl.minimum(begin + SAVED, stop)
         b_h = tl.load(p_saves + (begin // SAVED).to(tl.int64) * channels * N + o_state, m_state, 0.0)
-        places = tokens(begin, length, origin, p_table, reverse, HAS_TABLE, T)
-        xs = load_rows(p_x, places, x_l, o_d, m_d, T)
-        raws = load_rows(p_dt, places, dt_l, o_d, m_d, T)
-        Bs = load_rows(p_B, places, B_l, o_n, m_n, T)
-        for k in range(0, groups_of_steps):
-            s = begin + k * T
-            tl.store(p_scratch + k * BN * BD + o_scratch, b_h)
-            places = tokens(s + T, length, origin, p_table, reverse, HAS_TABLE, T)
-            next_xs = load_rows(p_x, places, x_l, o_d, m_d, T)
-            next_raws = load_rows(p_dt, places, dt_l, o_d, m_d, T)
-            next_Bs = load_rows(p_B, places, B_l, o_n, m_n, T)
-            for i in tl.static_range(T):
+        places = tokens(begin, length, origin, p_table, reverse, HAS_TABLE, AGAIN)
+        xs = floats(load_rows(p_x, places, x_l, o_d, m_d, AGAIN), AGAIN)
+        raws = floats(load_rows(p_dt, places, dt_l, o_d, m_d, AGAIN), AGAIN)
+        Bs = load_rows(p_B, places, B_l, o_n, m_n, AGAIN)
+        for s in range(begin, end, AGAIN):
+            tl.store(p_scratch + (s - begin) // T * BN * BD + o_scratch, b_h)
+            places = tokens(s + AGAIN, length, origin, p_table, reverse, HAS_TABLE, AGAIN)
+            next_xs = load_rows(p_x, places, x_l, o_d, m_d, AGAIN)
+            next_raws = load_rows(p_dt, places, dt_l, o_d, m_d, AGAIN)
+            next_Bs = load_rows(p_B, places, B_l, o_n, m_n, AGAIN)
+            for i in tl.static_range(AGAIN):
+                if i > 0 and i % T == 0:
+                    tl.store(p_scratch + (s - begin + i) // T * BN * BD + o_scratch, b_h)
                 b_dt, _ = step_size(raws[i], b_bias, s + i < stop, SOFTPLUS)
-                b_x, b_B = xs[i].to(tl.float32), Bs[i].to(tl.float32)
-                b_h = tl.exp2(b_dt[None, :] * b_A) * b_h + (b_dt * b_x)[None, :] * b_B[:, None]
-            xs, raws, Bs = next_xs, next_raws, next_Bs
+                b_u = (b_dt * xs[i])[None, :] * Bs[i].to(tl.float32)[:, None]
+                b_h = tl.exp2(b_dt[None, :] * b_A) * b_h + b_u
+            # Only here, when they have come: a conversion waits for what was asked for.
+            xs, raws, Bs = floats(next_xs, AGAIN), floats(next_raws, AGAIN), next_Bs
         tl.debug_barrier()  # the scratch is written before it is read
 
+        groups_of_steps = tl.cdiv(end - begin, T)
         places = tokens(begin + (groups_of_steps - 1) * T, length, origin, p_table, reverse, HAS_TABLE, T)
-        xs = load_rows(p_x, places, x_l, o_d, m_d, T)
-        raws = load_rows(p_dt, places, dt_l, o_d, m_d, T)
-        gys = load_rows(p_gy, places, channels, o_d, m_d, T)
+        xs = floats(load_rows(p_x, places, x_l, o_d, m_d, T), T)
+        raws = floats(load_rows(p_dt, places, dt_l, o_d, m_d, T), T)
+        gys = floats(load_rows(p_gy, places, channels, o_d, m_d, T), T)
         for j in range(0, groups_of_steps):
             k = groups_of_steps - 1 - j
             s = begin + k * T
-            Bs = load_rows(p_B, places, B_l, o_n, m_n, T)
-            Cs = load_rows(p_C, places, C_l, o_n, m_n, T)
+            some_Bs = load_rows(p_B, places, B_l, o_n, m_n, T)
+            some_Cs = load_rows(p_C, places, C_l, o_n, m_n, T)
             b_before = tl.load(p_scratch + k * BN * BD + o_scratch)
             next_places = tokens(s - T, length, origin, p_table, reverse, HAS_TABLE, T)
             next_xs = load_rows(p_x, next_places, x_l, o_d, m_d, T)
             next_raws = load_rows(p_dt, next_places, dt_l, o_d, m_d, T)
             next_gys = load_rows(p_gy, next_places, channels, o_d, m_d, T)
-            hs = (b_before,)  # the state before each of the T steps, and after the last
-            dts = ()
-            slopes = ()
-            for i in tl.static_range(T):
+            dts, slopes, decays = (), (), ()
+            for i in tl.static_range(T):  # what needs no B first: it comes last
                 b_dt, b_slope = step_size(raws[i], b_bias, s + i < stop, SOFTPLUS)
-                b_u = (b_dt * xs[i].to(tl.float32))[None, :] * Bs[i].to(tl.float32)[:, None]
-                hs = hs + (tl.exp2(b_dt[None, :] * b_A) * hs[i] + b_u,)  # noqa: RUF005
                 dts = dts + (b_dt,)  # noqa: RUF005
                 slopes = slopes + (b_slope,)  # noqa: RUF005
+                decays = decays + (tl.exp2(b_dt[None, :] * b_A),)  # noqa: RUF005
+            hs = (b_before,)  # the state before each of the T steps, and after the last
+            for i in tl.static_range(T):
+                b_u = (dts[i] * xs[i])[None, :] * some_Bs[i].to(tl.float32)[:, None]
+                hs = hs + (decays[i] * hs[i] + b_u,)  # noqa: RUF005
+            # Brings the next group's state near, with few registers: a load waits for the other half of the chip.
+            b_near = tl.load(p_scratch + tl.maximum(k - 1, 0) * BN * BD + o_near)
             for i in tl.static_range(T - 1, -1, -1):
                 real = s + i < stop
-                b_x, b_gy = xs[i].to(tl.float32), tl.where(real, gys[i].to(tl.float32), 0.0)
-                b_B, b_C = Bs[i].to(tl.float32), Cs[i].to(tl.float32)
+                b_x, b_gy = xs[i], tl.where(real, gys[i], 0.0)
+                b_B, b_C = some_Bs[i].to(tl.float32), some_Cs[i].to(tl.float32)
                 b_dt = dts[i]
                 b_own = b_gy[None, :] * b_C[:, None]
                 b_g += b_own
@@ -395,7 +412,7 @@ def backward_kernel(
                 tl.store(p_gC + (places[i] * N + o_n), b_gC, m_n & real)
                 tl.store(p_gB + (places[i] * N + o_n), b_gB, m_n & real)
                 b_gdtx = tl.sum(b_gu * b_B[:, None], 0)
-                b_g = tl.exp2(b_dt[None, :] * b_A) * b_g
+                b_g = decays[i] * b_g
                 b_q = b_g * hs[i]
                 b_gA += b_dt[None, :] * b_q
                 b_gdt = (b_x * b_gdtx + tl.sum(b_q * b_A, 0) * LN_2) * slopes[i]
@@ -403,7 +420,8 @@ def backward_kernel(
                 tl.store(p_gx + (places[i] * channels + o_d), b_dt * b_gdtx + b_D * b_gy, m_d & real)
                 b_gD += b_gy * b_x
                 b_gbias += tl.where(real, b_gdt, 0.0)
-            xs, raws, gys, places = next_xs, next_raws, next_gys, next_places
+            xs, raws, gys, places = floats(next_xs, T), floats(next_raws, T), floats(next_gys, T), next_places
+    tl.store(p_scratch + o_near, b_near, (o_near >= 0) & (L < 0))  # never; but without a use nothing would be loaded
     if FIRST:
         if i_chunk == 0:
             tl.store(p_first + i_kb * channels * N + o_state, b_g, m_state)

@@ -12,8 +12,8 @@ from . import kernel
 from .division import BACKWARD, FORWARD, chunks, quarters, tile
 from .kernel import SAVED
 
-#: Waves of programs of one launch of the backward kernel; each program has a scratch of its own.
-WAVES = 1
+#: Steps at a time where the backward pass repeats the forward one; a multiple of those that it goes back.
+AGAIN = 4
 #: Registers of a thread that let three warps share a quarter of a multiprocessor.
 REGISTERS = 168
 
@@ -180,7 +180,7 @@ def backward(
     gBC = new(2, routes, plan.blocks, *x.shape[-3:-1], N, dtype=torch.float32, device=x.device)
     sums = A.new_empty(routes, rows * plan.chunks, N + 2, channels)
     g_first = A.new_empty((routes, rows, N, channels) if first else 0)
-    launch = min(plan.programs, WAVES * 3 * quarters(x.device))
+    launch = min(plan.programs, 3 * quarters(x.device))  # one wave: each program has a scratch of its own
     T = plan.tile.T_backward
     scratch = A.new_empty(launch, SAVED // T, plan.tile.BN, plan.tile.BD)
     starts = plan.starts(gy, C, g_last, adjoint=True)
@@ -192,7 +192,7 @@ def backward(
     numbers = {**plan.numbers(x, B, C, D), "gy_k": _own(gy, 4)}
     options = {
         **plan.options, "HAS_D": D is not None, "HAS_START": starts is not None, "ONCE": once, "FIRST": first,
-        "SAVED": SAVED, "T": T,
+        "AGAIN": AGAIN, "SAVED": SAVED, "T": T,
     }  # fmt: skip
     for before in range(0, plan.programs, launch):
         some = min(launch, plan.programs - before)

@@ -190,7 +190,11 @@ def scan(
     B, C = (weights[:, :, None] if weights.dim() == 3 else weights for weights in (B, C))
     longest = 0
     if W is not None and lengths is not None:  # the product with W^T may see no NaN
-        dt = without_padding(dt.movedim(0, -2), lengths).movedim(-2, 0) if dt.dim() == 4 else without_padding(dt, lengths)
+        dt = (
+            without_padding(dt.movedim(0, -2), lengths).movedim(-2, 0)
+            if dt.dim() == 4
+            else without_padding(dt, lengths)
+        )
     if cu_seqlens is not None:
         lengths = cu_seqlens.to(x.device)
         longest = int(cu_seqlens.diff().max())
