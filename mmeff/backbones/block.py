@@ -9,6 +9,7 @@ from torch.utils.checkpoint import CheckpointPolicy, checkpoint, create_selectiv
 
 from mmeff.feedforward import ChannelMixer
 from mmeff.mixers import Mixer
+from mmeff.norm import LayerNorm
 
 
 class Block(nn.Module):
@@ -22,8 +23,8 @@ class Block(nn.Module):
         super().__init__()
         from timm.layers.drop import DropPath
 
-        self.norm1, self.mixer = nn.LayerNorm(dim), mixer
-        self.norm2, self.channel = (None, None) if channel is None else (nn.LayerNorm(dim), channel)
+        self.norm1, self.mixer = LayerNorm(dim), mixer
+        self.norm2, self.channel = (None, None) if channel is None else (LayerNorm(dim), channel)
         self.drop = DropPath(drop_path) if drop_path else nn.Identity()
 
     def forward(self, x: Tensor, grid: tuple[int, ...], lengths: Tensor | None = None) -> Tensor:

@@ -16,8 +16,10 @@ from torch.autograd.function import once_differentiable
 
 from ..launcher import Launcher
 
-#: Tokens and channels of a tile; tiles whose sums a program of the backward pass keeps.
-BL, BD, TILES = 16, 128, 8
+#: Tokens and channels of a tile.
+BL, BD = 16, 128
+#: Tokens of a tile of the backward pass, whose sums stay in registers, and tiles that a program goes over.
+BL_SUMS, TILES = 8, 16
 
 
 @triton.jit
@@ -34,15 +36,24 @@ def place(program, p_lengths, L, n_runs, n_blocks, rows, HAS_LENGTHS: tl.constex
 
 
 @triton.jit
-def convolve(p_x, p_w, b_bias, o_l, o_d, m_d, length, x_l, first, step, WIDTH: tl.constexpr):
-    """bias + sum_w weight_w x[l + first + step w] for tokens o_l and channels o_d: (BL, BD)."""
-    b_y = tl.zeros([o_l.shape[0], o_d.shape[0]], tl.float32) + b_bias[None, :]
+def weights(p_w, o_d, m_d, WIDTH: tl.constexpr):
+    """The WIDTH weights of channels o_d, as a tuple."""
+    found = ()
+    for w in tl.static_range(WIDTH):
+        found = found + (tl.load(p_w + o_d * WIDTH + w, m_d, 0.0),)  # noqa: RUF005
+    return found
+
+
+@triton.jit
+def neighbours(p_x, o_l, o_d, m_d, length, x_l, first, step, WIDTH: tl.constexpr):
+    """What the WIDTH weights of tokens o_l meet: x[l + first + step w] of channels o_d, (BL, BD) each, as a tuple."""
+    found = ()
     for w in tl.static_range(WIDTH):
         o_t = o_l + (first + step * w)
         m = ((o_t >= 0) & (o_t < length))[:, None] & m_d[None, :]
-        b_x = tl.load(p_x + o_t[:, None].to(tl.int64) * x_l + o_d[None, :], m, 0.0).to(tl.float32)
-        b_y += b_x * tl.load(p_w + o_d * WIDTH + w, m_d, 0.0)[None, :]
-    return b_y
+        b_x = tl.load(p_x + o_t[:, None].to(tl.int64) * x_l + o_d[None, :], m, 0.0)
+        found = found + (b_x.to(tl.float32),)  # noqa: RUF005
+    return found
 
 
 @triton.jit
@@ -58,8 +69,11 @@ def forward_kernel(
     if HAS_BIAS:
         b_bias = tl.load(p_bias + i_k * channels + o_d, m_d, 0.0)
     first, step = tl.load(p_sides + 2 * i_k), tl.load(p_sides + 2 * i_k + 1)
-    p_w += i_k * channels * WIDTH
-    b_y = convolve(p_x + i_b * x_b, p_w, b_bias, o_l, o_d, m_d, length, x_l, first, step, WIDTH)
+    ws = weights(p_w + i_k * channels * WIDTH, o_d, m_d, WIDTH)
+    xs = neighbours(p_x + i_b * x_b, o_l, o_d, m_d, length, x_l, first, step, WIDTH)
+    b_y = tl.zeros([BL, BD], tl.float32) + b_bias[None, :]
+    for w in tl.static_range(WIDTH):
+        b_y += ws[w][None, :] * xs[w]
     if SILU:
         b_y *= tl.sigmoid(b_y)
     b_y = tl.where((o_l < length)[:, None], b_y, 0.0)
@@ -81,34 +95,35 @@ def backward_kernel(
     if HAS_BIAS:
         b_bias = tl.load(p_bias + i_k * channels + o_d, m_d, 0.0)
     first, step = tl.load(p_sides + 2 * i_k), tl.load(p_sides + 2 * i_k + 1)
+    ws = weights(p_w + i_k * channels * WIDTH, o_d, m_d, WIDTH)
     p_x += i_b * x_b
-    p_w += i_k * channels * WIDTH
-    b_gbias = tl.zeros([BD], tl.float32)
+    b_gbias = tl.zeros([BL, BD], tl.float32)
     b_gws = ()
     for _ in tl.static_range(WIDTH):
-        b_gws = b_gws + (tl.zeros([BD], tl.float32),)  # noqa: RUF005
+        b_gws = b_gws + (tl.zeros([BL, BD], tl.float32),)  # noqa: RUF005
     for tile in range(0, TILES):
         o_l = (i_run * TILES + tile) * BL + tl.arange(0, BL)
         m = (o_l < length)[:, None] & m_d[None, :]
         o_y = ((i_k * rows + i_b) * L + o_l[:, None]) * channels + o_d[None, :]
         b_g = tl.load(p_gy + o_y, m, 0.0).to(tl.float32)
+        xs = neighbours(p_x, o_l, o_d, m_d, length, x_l, first, step, WIDTH)
         if SILU:
-            b_y = convolve(p_x, p_w, b_bias, o_l, o_d, m_d, length, x_l, first, step, WIDTH)
+            b_y = tl.zeros([BL, BD], tl.float32) + b_bias[None, :]
+            for w in tl.static_range(WIDTH):
+                b_y += ws[w][None, :] * xs[w]
             b_sigma = tl.sigmoid(b_y)
             b_g *= b_sigma * (1.0 + b_y * (1.0 - b_sigma))
         tl.store(p_g + o_y, b_g, (o_l < L)[:, None] & m_d[None, :])
-        b_gbias += tl.sum(b_g, 0)
+        b_gbias += b_g
         sums = ()
         for w in tl.static_range(WIDTH):
-            o_t = o_l + (first + step * w)
-            m_t = ((o_t >= 0) & (o_t < length))[:, None] & m_d[None, :]
-            b_x = tl.load(p_x + o_t[:, None].to(tl.int64) * x_l + o_d[None, :], m_t, 0.0).to(tl.float32)
-            sums = sums + (b_gws[w] + tl.sum(b_g * b_x, 0),)  # noqa: RUF005
+            sums = sums + (b_gws[w] + b_g * xs[w],)  # noqa: RUF005
         b_gws = sums
+    # Summed over tokens only now: that takes all warps of the program.
     p_sums += ((i_k * rows + i_b) * n_runs + i_run) * (WIDTH + 1) * channels
     for w in tl.static_range(WIDTH):
-        tl.store(p_sums + w * channels + o_d, b_gws[w], m_d)
-    tl.store(p_sums + WIDTH * channels + o_d, b_gbias, m_d)
+        tl.store(p_sums + w * channels + o_d, tl.sum(b_gws[w], 0), m_d)
+    tl.store(p_sums + WIDTH * channels + o_d, tl.sum(b_gbias, 0), m_d)
 
 
 @triton.jit
@@ -168,7 +183,7 @@ class ShortConv(torch.autograd.Function):
         x, weight, bias, lengths, sides = ctx.saved_tensors
         rows, L, channels = x.shape
         K, _, width = weight.shape
-        blocks, runs = -(-channels // BD), -(-L // (BL * TILES))
+        blocks, runs = -(-channels // BD), -(-L // (BL_SUMS * TILES))
         g = torch.empty(gy.shape, dtype=gy.dtype, device=gy.device)
         gx = torch.empty(x.shape, dtype=x.dtype, device=x.device)
         sums = weight.new_empty(K, rows * runs, width + 1, channels)
@@ -179,7 +194,7 @@ class ShortConv(torch.autograd.Function):
                 "p_gy": gy.contiguous(), "p_g": g, "p_sums": sums,
             },
             _numbers(x, runs, blocks),
-            {**_options(bias, lengths, ctx.silu, width), "TILES": TILES, "num_warps": 4},
+            {**_options(bias, lengths, ctx.silu, width), "BL": BL_SUMS, "TILES": TILES, "num_warps": 4},
         )  # fmt: skip
         runs = -(-L // BL)
         _gather(

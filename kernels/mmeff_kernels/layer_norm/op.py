@@ -1,0 +1,66 @@
+"""The public layer normalisation."""
+
+import os
+from typing import Literal, get_args
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+import mmeff_kernels
+
+Impl = Literal["auto", "triton", "torch"]
+#: Channels that the Triton kernels can hold.
+LIMIT = 8192
+
+
+def layer_norm(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    eps: float = 1e-5,
+    *,
+    dtype: torch.dtype | None = None,
+    impl: Impl = "auto",
+) -> Tensor:
+    """Layer normalisation: y = (x - mean(x)) / sqrt(var(x) + eps) * weight + bias, over the last axis.
+
+    x             (..., D)
+    weight, bias  (D,)
+    dtype         of y; x's by default. A pass that only turns fp32 into bf16 for a matrix product is saved
+    impl          "triton": one pass forward and one backward, on CUDA. "torch": torch's own. "auto": "torch", or
+                  "triton" on CUDA, but for fp64 and D > 8192
+
+    Source: Ba, Kiros and Hinton, arXiv 1607.06450.
+
+    Returns y (..., D); computed in fp32 (in fp64 if x is), under autocast too.
+
+    ValueError if the shapes do not fit together, or `impl` cannot serve them.
+    """
+    if impl not in get_args(Impl):
+        raise ValueError(f"impl {impl!r}: choose one of {', '.join(get_args(Impl))}")
+    if x.dim() == 0 or x.numel() == 0:
+        raise ValueError(f"x must be (..., D) and not empty, not {tuple(x.shape)}")
+    for name, tensor in (("weight", weight), ("bias", bias)):
+        if tensor.shape != x.shape[-1:]:
+            raise ValueError(
+                f"{name} must be {tuple(x.shape[-1:])} beside x {tuple(x.shape)}, not {tuple(tensor.shape)}"
+            )
+        if tensor.device != x.device:
+            raise ValueError(f"{name} is on {tensor.device}, x on {x.device}")
+    if impl == "triton":
+        if not x.is_cuda and os.environ.get("TRITON_INTERPRET") != "1":
+            raise ValueError(f"impl 'triton' needs tensors on CUDA, x is on {x.device}")
+        if x.dtype == torch.float64 or x.shape[-1] > LIMIT:
+            raise ValueError(f"impl 'triton' serves fp32 and less and D up to {LIMIT}, x is {x.dtype} {tuple(x.shape)}")
+    if impl == "auto":
+        served = x.is_cuda and x.dtype != torch.float64 and x.shape[-1] <= LIMIT and mmeff_kernels.AUTO_TRITON
+        impl = "triton" if served and not torch.compiler.is_compiling() else "torch"
+    dtype = dtype or x.dtype
+    if impl == "triton":
+        from .kernel import LayerNorm
+
+        return LayerNorm.apply(x.flatten(0, -2), weight.float(), bias.float(), eps, dtype).view(x.shape)
+    with torch.autocast(x.device.type, enabled=False):
+        wide = torch.float64 if x.dtype == torch.float64 else torch.float32
+        return F.layer_norm(x.to(wide), x.shape[-1:], weight.to(wide), bias.to(wide), eps).to(dtype)
