@@ -34,7 +34,7 @@ class _SelectiveScan(Mixer):
         for name, size in sizes.items():
             if size is not None and size < 1:
                 raise ValueError(f"{name} must be at least 1, not {size}")
-        R = math.ceil(dim / 16) if dt_rank is None else dt_rank
+        R = 8 * math.ceil(dim / 128) if dt_rank is None else dt_rank
         K = len(self.routes)
         self.sizes = (R, state, state)
         self.in_proj = nn.Linear(dim, 2 * E, bias=False)
@@ -54,15 +54,11 @@ class _SelectiveScan(Mixer):
     def forward(self, x: Tensor, grid: tuple[int, ...], lengths: Tensor | None = None) -> Tensor:
         inner, z = self.in_proj(x).chunk(2, dim=-1)
         u = short_conv(inner, self.conv_weight, self.conv_bias, sides=[SIDES[r] for r in self.routes], lengths=lengths)
-        # Ranks and rows of matrices that are multiples of 8 take a GPU's fast kernels: zeros fill up the rank.
-        R, N, _ = self.sizes
-        fill = -R % 8
-        x_weight = torch.cat([F.pad(self.x_weight[:, :R], (0, 0, 0, fill)), self.x_weight[:, R:]], 1)
-        projected = stacked_linear(u.flatten(1, 2), x_weight).unflatten(1, u.shape[1:3])
-        low_rank, B, C = projected.split((R + fill, N, N), dim=-1)
+        projected = stacked_linear(u.flatten(1, 2), self.x_weight).unflatten(1, u.shape[1:3])
+        low_rank, B, C = projected.split(self.sizes, dim=-1)
         y, _ = selective_scan_routes(
             u, low_rank, -self.A_log.exp(), B.unsqueeze(-2), C.unsqueeze(-2), self.D, routes=self.routes, z=z,
-            dt_bias=self.dt_bias, dt_weight=F.pad(self.dt_weight, (0, fill)), dt_softplus=True, lengths=lengths,
+            dt_bias=self.dt_bias, dt_weight=self.dt_weight, dt_softplus=True, lengths=lengths,
         )  # fmt: skip
         return F.linear(y, self.out.weight / len(self.routes))
 
@@ -82,7 +78,8 @@ class Mamba(_SelectiveScan):
             expand: inner width as a multiple of dim.
             state: numbers kept for each inner channel.
             conv: tokens that the short convolution sees.
-            dt_rank: rank of the step size's projection; dim / 16, rounded up, by default.
+            dt_rank: rank of the step size's projection; by default dim / 16, as published, rounded up to a multiple of
+                8, which a GPU's matrix products want.
         """
         super().__init__(dim, expand, state, conv, dt_rank)
 
@@ -104,6 +101,7 @@ class BiMamba(_SelectiveScan):
             expand: inner width as a multiple of dim.
             state: numbers kept for each inner channel and direction.
             conv: tokens that the short convolution sees.
-            dt_rank: rank of the step size's projection; dim / 16, rounded up, by default.
+            dt_rank: rank of the step size's projection; by default dim / 16, as published, rounded up to a multiple of
+                8, which a GPU's matrix products want.
         """
         super().__init__(dim, expand, state, conv, dt_rank)

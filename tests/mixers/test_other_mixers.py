@@ -79,7 +79,7 @@ def test_mamba_is_its_equation(L: int) -> None:
     for t in range(L):
         taps = [own["conv_weight"][:, 3 - back] * inner[t - back] for back in range(4) if back <= t]
         u = F.silu(sum(taps) + own["conv_bias"])
-        low_rank, B, C = (own["x_weight"] @ u).split((1, 3, 3))
+        low_rank, B, C = (own["x_weight"] @ u).split((8, 3, 3))
         dt = F.softplus(own["dt_weight"] @ low_rank + own["dt_bias"])
         h = torch.exp(dt[:, None] * -own["A_log"].exp()) * h + (dt * u)[:, None] * B
         ys.append(h @ C + own["D"] * u)

@@ -8,7 +8,6 @@ from torch import Tensor
 from ..finding import Finding, compare
 from .op import Impl, layer_norm
 
-
 SHAPES = {"x": (3, 67, 100), "weight": (100,), "bias": (100,)}
 
 

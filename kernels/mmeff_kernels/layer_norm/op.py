@@ -7,8 +7,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-import mmeff_kernels
-
 Impl = Literal["auto", "triton", "torch"]
 #: Channels that the Triton kernels can hold.
 LIMIT = 8192
@@ -54,7 +52,7 @@ def layer_norm(
         if x.dtype == torch.float64 or x.shape[-1] > LIMIT:
             raise ValueError(f"impl 'triton' serves fp32 and less and D up to {LIMIT}, x is {x.dtype} {tuple(x.shape)}")
     if impl == "auto":
-        served = x.is_cuda and x.dtype != torch.float64 and x.shape[-1] <= LIMIT and mmeff_kernels.AUTO_TRITON
+        served = x.is_cuda and x.dtype != torch.float64 and x.shape[-1] <= LIMIT
         impl = "triton" if served and not torch.compiler.is_compiling() else "torch"
     dtype = dtype or x.dtype
     if impl == "triton":

@@ -8,8 +8,6 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-import mmeff_kernels
-
 Impl = Literal["auto", "triton", "torch", "reference"]
 
 #: States a channel that a tile of the Triton kernels holds.
@@ -102,8 +100,7 @@ def served_by_triton(tensors: dict[str, Tensor | None]) -> bool:
     x, A = tensors["x"], tensors["A"]
     assert x is not None and A is not None
     return (
-        mmeff_kernels.AUTO_TRITON
-        and x.is_cuda
+        x.is_cuda
         and A.shape[-1] <= LARGEST_STATE
         and all(tensor is None or tensor.dtype != torch.float64 for tensor in tensors.values())
     )

@@ -145,6 +145,8 @@ def ends_kernel(
     i_k, i_b, _block, i_chunk, i_g, o_d, m_d, i_r, first, length, start, stop = place(
         tl.program_id(0), L, rows, span, chunks, blocks, per_group, p_lengths, LENGTHS, EVEN_D, BD
     )
+    if i_chunk == (0 if ADJOINT else chunks - 1):
+        stop = start  # no chunk starts with what this one ends with
     o_n, m_n = axis(N, BN, EVEN_N)
     # `one` hides from Triton that channels are neighbours: a thread shall hold all states of one, not some of four.
     o_state, m_state = o_d[:, None] * one + o_n[None, :] * channels, m_d[:, None] & m_n[None, :]

@@ -177,7 +177,8 @@ def backward(
     rows, channels, N = plan.rows, plan.channels, plan.N
     new = torch.zeros if plan.options["LENGTHS"] == 1 else torch.empty
     gx, gdt = (new(routes, *x.shape[-3:], dtype=t.dtype, device=x.device) for t in (x, dt))
-    gBC = new(2, routes, plan.blocks, *x.shape[-3:-1], N, dtype=torch.float32, device=x.device)
+    weights = torch.promote_types(B.dtype, C.dtype)
+    gBC = new(2, routes, plan.blocks, *x.shape[-3:-1], N, dtype=weights, device=x.device)
     sums = A.new_empty(routes, rows * plan.chunks, N + 2, channels)
     g_first = A.new_empty((routes, rows, N, channels) if first else 0)
     launch = min(plan.programs, 3 * quarters(x.device))  # one wave: each program has a scratch of its own

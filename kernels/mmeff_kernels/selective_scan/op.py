@@ -89,8 +89,8 @@ def selective_scan(
                    cu_seqlens[s] to cu_seqlens[s + 1] - 1; each is scanned alone
     initial_state  (B, D, N), for packed sequences (S, D, N): h before the first token (reverse: after the last)
     impl           "triton": fused kernels on CUDA. "torch": blocks of time steps, gradient by hand. "reference": the
-                   definition, step by step. "auto": "torch", or "triton" on CUDA for all but fp64 and N > 256, where
-                   the environment has MMEFF_TRITON=1. A named one never falls back to another.
+                   definition, step by step. "auto": "torch", or "triton" on CUDA for all but fp64 and N > 256.
+                   A named one never falls back to another.
 
     Returns y (B, L, D) in x's dtype; with `return_final_state` also the state after the last real token scanned, shaped
     like `initial_state`. "triton" and "torch" compute in fp32, under autocast too, and so is the state; "torch" in fp64

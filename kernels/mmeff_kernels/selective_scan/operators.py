@@ -33,13 +33,15 @@ def _forward_fake(*arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _backward_fake(*arguments: Any) -> tuple[Tensor, ...]:
-    (x, dt, A, B), lengths, (routes, _, longest, _, first) = arguments[2:6], arguments[9], arguments[13:]
+    (x, dt, A, B, C), lengths, (routes, _, longest, _, first) = arguments[2:7], arguments[9], arguments[13:]
     rows, L, channels = x.shape[-3:]
     N, groups = A.shape[-2], B.shape[-2]
     return (
         x.new_empty(routes, rows, L, channels),
         dt.new_empty(routes, rows, L, channels),
-        A.new_empty(2, routes, groups, rows, L, N).permute(0, 1, 3, 4, 2, 5),
+        B.new_empty(2, routes, groups, rows, L, N, dtype=torch.promote_types(B.dtype, C.dtype)).permute(
+            0, 1, 3, 4, 2, 5
+        ),
         A.new_empty(routes, N + 2, channels),
         A.new_empty((routes, len(lengths) - 1 if longest else rows, N, channels) if first else 0),
     )
@@ -147,7 +149,7 @@ class TritonScan(torch.autograd.Function):
             low = dt.expand(routes, *dt.shape[-3:])
             gW = _shared(weight_gradient(gdt.flatten(1, 2), low.flatten(1, 2)).to(W.dtype), W)
             gdt = (gdt.flatten(1, 2) @ W.to(gdt.dtype)).unflatten(1, gdt.shape[1:3])
-        gB, gC = gBC.to(B.dtype)
+        gB, gC = gBC[0].to(B.dtype), gBC[1].to(C.dtype)
         N = A.shape[-2]
         gA, gD, gbias = sums[:, :N].mT, sums[:, N], sums[:, N + 1]
         return (

@@ -9,8 +9,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-import mmeff_kernels
-
 from ..padding import without_padding
 
 Side = Literal["causal", "anticausal", "centred"]
@@ -37,7 +35,7 @@ def short_conv(
     silu     whether silu is taken of the sum
     lengths  (B,) real tokens a row or None: what lies after them is never read, and y is 0 there
     impl     "triton": one pass over x for all directions, on CUDA. "torch": torch's convolution. "auto": "torch",
-             or "triton" on CUDA, but for fp64, where the environment has MMEFF_TRITON=1
+             or "triton" on CUDA, but for fp64
 
     Returns (K, B, L, D) in x's dtype; computed in fp32 (in fp64 if x is).
 
@@ -45,9 +43,7 @@ def short_conv(
     """
     _check(x, weight, bias, sides, lengths, impl)
     if impl == "auto":
-        served = (
-            mmeff_kernels.AUTO_TRITON and x.is_cuda and x.dtype != torch.float64 and not torch.compiler.is_compiling()
-        )
+        served = x.is_cuda and x.dtype != torch.float64 and not torch.compiler.is_compiling()
         impl = "triton" if served else "torch"
     if impl == "triton":
         from .kernel import ShortConv
