@@ -27,7 +27,7 @@ SAVED = 64
 LOG2_E = tl.constexpr(1.4426950408889634)
 LN_2 = tl.constexpr(0.6931471805599453)
 #: Arguments whose values do not make another kernel, where Triton would compile anew for 1 and for multiples of 16.
-ALIKE = ["L", "rows", "total", "span", "chunks", "blocks", "programs_before", "backward", "one"]
+ALIKE = ["L", "rows", "total", "span", "chunks", "blocks", "programs_before", "backward", "has_start", "one"]
 
 
 @triton.jit
@@ -221,10 +221,10 @@ def chain_kernel(
 @triton.jit(do_not_specialize=ALIKE)
 def forward_kernel(
     p_x, p_dt, p_A, p_B, p_C, p_D, p_bias, p_lengths, p_table, p_starts, p_y, p_last, p_saves,
-    L, rows, total, span, chunks, blocks, channels, per_group, N, backward, one,
+    L, rows, total, span, chunks, blocks, channels, per_group, N, backward, has_start, one,
     x_k, x_b, x_l, dt_k, dt_b, dt_l, B_k, B_b, B_l, B_g, C_k, C_b, C_l, C_g, A_k, D_k, bias_k,
     HAS_D: tl.constexpr, HAS_BIAS: tl.constexpr, LENGTHS: tl.constexpr, HAS_TABLE: tl.constexpr,
-    HAS_START: tl.constexpr, SOFTPLUS: tl.constexpr, ONCE: tl.constexpr,
+    SOFTPLUS: tl.constexpr, ONCE: tl.constexpr,
     LAST: tl.constexpr, SAVE: tl.constexpr, SAVED: tl.constexpr,
     EVEN_D: tl.constexpr, EVEN_N: tl.constexpr,
     BD: tl.constexpr, BN: tl.constexpr, T: tl.constexpr,
@@ -236,9 +236,8 @@ def forward_kernel(
     o_n, m_n = axis(N, BN, EVEN_N)
     o_state, m_state = o_d[:, None] * one + o_n[None, :] * channels, m_d[:, None] & m_n[None, :]
     b_A = tl.load(p_A + i_k * A_k + o_state, m_state, 0.0) * LOG2_E  # exp(v) = exp2(v log2 e)
-    b_h = tl.zeros([BD, BN], tl.float32)
-    if HAS_START:
-        b_h = tl.load(p_starts + (i_kb * chunks + i_chunk) * channels * N + o_state, m_state, 0.0)
+    m_start = m_state & (has_start != 0)
+    b_h = tl.load(p_starts + (i_kb * chunks + i_chunk) * channels * N + o_state, m_start, 0.0)
     b_bias = tl.zeros([BD], tl.float32)
     if HAS_BIAS:
         b_bias = tl.load(p_bias + i_k * bias_k + o_d, m_d, 0.0)
@@ -293,10 +292,10 @@ def forward_kernel(
 def backward_kernel(
     p_x, p_dt, p_A, p_B, p_C, p_D, p_bias, p_lengths, p_table, p_saves, p_scratch, p_gy, p_starts,
     p_gx, p_gdt, p_gB, p_gC, p_sums, p_first,
-    programs_before, L, rows, total, span, chunks, blocks, channels, per_group, N, backward,
+    programs_before, L, rows, total, span, chunks, blocks, channels, per_group, N, backward, has_start,
     x_k, x_b, x_l, dt_k, dt_b, dt_l, B_k, B_b, B_l, B_g, C_k, C_b, C_l, C_g, gy_k, A_k, D_k, bias_k,
     HAS_D: tl.constexpr, HAS_BIAS: tl.constexpr, LENGTHS: tl.constexpr, HAS_TABLE: tl.constexpr,
-    HAS_START: tl.constexpr, SOFTPLUS: tl.constexpr, ONCE: tl.constexpr,
+    SOFTPLUS: tl.constexpr, ONCE: tl.constexpr,
     FIRST: tl.constexpr, AGAIN: tl.constexpr, SAVED: tl.constexpr,
     EVEN_D: tl.constexpr, EVEN_N: tl.constexpr,
     BD: tl.constexpr, BN: tl.constexpr, T: tl.constexpr,
@@ -312,9 +311,7 @@ def backward_kernel(
     o_scratch = o_n[:, None] * BD + tl.arange(0, BD)[None, :]
     b_A = tl.load(p_A + i_k * A_k + o_state, m_state, 0.0) * LOG2_E
     # The gradient of the state behind the step at hand, as later steps have left it.
-    b_g = tl.zeros([BN, BD], tl.float32)
-    if HAS_START:
-        b_g = tl.load(p_starts + i_row * channels * N + o_state, m_state, 0.0)
+    b_g = tl.load(p_starts + i_row * channels * N + o_state, m_state & (has_start != 0), 0.0)
     b_gA = tl.zeros([BN, BD], tl.float32)
     b_gD = tl.zeros([BD], tl.float32)
     b_gbias = tl.zeros([BD], tl.float32)

@@ -141,13 +141,15 @@ def forward(
     starts = plan.starts(x, B, state, adjoint=False)
     tensors = {
         "p_x": x, "p_B": B, "p_C": C, "p_D": D, **plan.given,
-        "p_starts": starts, "p_y": y, "p_last": states, "p_saves": saves,
+        "p_starts": starts if starts is not None else plan.A, "p_y": y, "p_last": states, "p_saves": saves,
     }  # fmt: skip
     options = {
-        **plan.options, "HAS_D": D is not None, "HAS_START": starts is not None, "ONCE": once, "LAST": last,
+        **plan.options, "HAS_D": D is not None, "ONCE": once, "LAST": last,
         "SAVE": save, "SAVED": SAVED, "T": plan.T,
     }  # fmt: skip
-    _scan_forward(plan.programs, tensors, {**plan.numbers(x, B, C, D), "one": 1}, options)
+    _scan_forward(
+        plan.programs, tensors, {**plan.numbers(x, B, C, D), "has_start": int(starts is not None), "one": 1}, options
+    )
     return y, states, saves
 
 
@@ -187,12 +189,12 @@ def backward(
     starts = plan.starts(gy, C, g_last, adjoint=True)
     tensors = {
         "p_x": x, "p_B": B, "p_C": C, "p_D": D, **plan.given,
-        "p_saves": saves, "p_scratch": scratch, "p_gy": gy, "p_starts": starts,
+        "p_saves": saves, "p_scratch": scratch, "p_gy": gy, "p_starts": starts if starts is not None else plan.A,
         "p_gx": gx, "p_gdt": gdt, "p_gB": gBC[0], "p_gC": gBC[1], "p_sums": sums, "p_first": g_first,
     }  # fmt: skip
-    numbers = {**plan.numbers(x, B, C, D), "gy_k": _own(gy, 4)}
+    numbers = {**plan.numbers(x, B, C, D), "has_start": int(starts is not None), "gy_k": _own(gy, 4)}
     options = {
-        **plan.options, "HAS_D": D is not None, "HAS_START": starts is not None, "ONCE": once, "FIRST": first,
+        **plan.options, "HAS_D": D is not None, "ONCE": once, "FIRST": first,
         "AGAIN": AGAIN, "SAVED": SAVED, "T": T,
     }  # fmt: skip
     for before in range(0, plan.programs, launch):
