@@ -79,7 +79,7 @@ def selective_scan(
     A              (D, N), A <= 0
     B, C           (B, L, N), or (B, L, G, N) with G groups of D / G neighbouring channels
     D, dt_bias     (D,) or None; the bias is added to dt
-    dt_weight      (D, R) or None: dt is given in its low-rank form (B, L, R) and is dt dt_weight^T, which is never kept:
+    dt_weight      (D, R) or None: dt is given in its low-rank form (B, L, R) and is dt dt_weight^T. That is never kept:
                    the backward pass takes the product again
     dt_softplus    take softplus(dt + dt_bias); without it dt + dt_bias must be >= 0
     z              (B, L, D) or None: the gate
