@@ -38,7 +38,8 @@ def compare(
     start = time.perf_counter()
     wide = {key: tensor.detach().double().requires_grad_() for key, tensor in tensors.items()}
     want = define(wide)
-    weights = [torch.linspace(-1, 1, t.numel(), dtype=t.dtype, device=t.device).view(t.shape) for t in want]
+    # Of both signs, but not evenly: the sums that some gradients are shall not vanish.
+    weights = [torch.linspace(-1, 2, t.numel(), dtype=t.dtype, device=t.device).view(t.shape) for t in want]
     want_grads = torch.autograd.grad(want, tuple(wide.values()), weights)
     try:
         got = run()
