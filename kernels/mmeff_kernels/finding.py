@@ -1,8 +1,9 @@
 """How far an operation on a device is from its definition in float64."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -54,3 +55,25 @@ def compare(
     }
     worst = max(errors, key=lambda label: (errors[label] != errors[label], errors[label]))  # NaN before all numbers
     return Finding(name, errors[worst], worst, bound, time.perf_counter() - start)
+
+
+def compare_implementations(
+    op: str, shapes: dict[str, tuple[int, ...]], run: Callable[[dict[str, Tensor], Any], Tensor], device: torch.device
+) -> Iterator[Finding]:
+    """`run(tensors, impl)` of every implementation, x in fp32 and in bf16, against what torch does in float64."""
+    generator = torch.Generator().manual_seed(0)
+    drawn = {name: torch.randn(shape, generator=generator) for name, shape in shapes.items()}
+    for impl in ("torch", "triton") if device.type == "cuda" else ("torch",):
+        for dtype, bound in ((torch.float32, 1e-5), (torch.bfloat16, 1e-2)):
+            tensors = {
+                name: tensor.to(device, dtype if name == "x" else torch.float32).requires_grad_()
+                for name, tensor in drawn.items()
+            }
+            yield compare(
+                f"{op}, {impl}, {str(dtype).removeprefix('torch.')}",
+                bound,
+                tensors,
+                lambda tensors=tensors, impl=impl: (run(tensors, impl),),
+                lambda wide: (run(wide, "torch"),),
+                ("y",),
+            )

@@ -1,5 +1,6 @@
 """Timing for the benches: medians and quartiles on any device, also without the host on CUDA."""
 
+import argparse
 import platform
 import time
 from collections.abc import Callable
@@ -9,6 +10,20 @@ import torch
 
 #: Bytes a second of a copy, exponentials a second, as measured.
 LIMITS = {"NVIDIA H200": (4.3e12, 4.2e12)}
+
+
+def parser(doc: str | None) -> argparse.ArgumentParser:
+    """What every bench is asked: how often to run, and on which device."""
+    found = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    found.add_argument("--runs", type=int, default=20)
+    found.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    return found
+
+
+def banner(device: torch.device) -> str:
+    """What every bench says first: device, threads, versions."""
+    versions = f"torch {torch.__version__}, Python {platform.python_version()}"
+    return f"{name_of(device)}, {torch.get_num_threads()} threads, {versions}"
 
 
 def name_of(device: torch.device) -> str:
@@ -56,6 +71,11 @@ def graph_milliseconds(run: Callable[[], object], runs: int) -> list[float]:
         torch.cuda.synchronize()
         taken.append(start.elapsed_time(end))
     return taken[3:]
+
+
+def own_milliseconds(run: Callable[[], object], runs: int, device: torch.device) -> list[float]:
+    """The device's own time of each of `runs` calls: a GPU's without the host, a CPU's."""
+    return graph_milliseconds(run, runs) if device.type == "cuda" else milliseconds(run, runs, device)
 
 
 def peak_mib(run: Callable[[], object]) -> float:

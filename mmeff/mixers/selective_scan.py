@@ -20,7 +20,8 @@ class _SelectiveScan(Mixer):
     """[x, z] = W_in tokens;  y = W_out (silu(z) * mean_k y_k) over K directions, each with parameters of its own:
 
     u = silu(conv_k(x)), depthwise over the last `conv` tokens met;  [r, B, C] = W_k u;  dt = softplus(W_dt,k r + b_k);
-    y_k = S6(u, dt, A_k, B, C, D_k), A = -exp(A_log). dt, A and the state are fp32, under autocast too.
+    y_k = S6(u, dt, A_k, B, C, D_k), A = -exp(A_log). A, the state, and dt after its product with W_dt are fp32, under
+    autocast too.
 
     Parameters lead with an axis K, and every step serves all directions at once; nothing is flipped or repeated.
     """

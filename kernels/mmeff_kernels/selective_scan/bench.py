@@ -7,8 +7,6 @@ moved once over the bandwidth, or two exponentials for each state and step over 
 Where mamba_ssm is installed its scan is timed too. dt has a bias and a softplus. Medians, quartiles in brackets.
 """
 
-import argparse
-import platform
 from collections.abc import Callable
 from statistics import median
 from typing import Any
@@ -16,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..timing import LIMITS, graph_milliseconds, milliseconds, name_of, peak_mib, show
+from ..timing import LIMITS, banner, graph_milliseconds, milliseconds, name_of, parser, peak_mib, show
 from .op import selective_scan
 from .routes import selective_scan_routes
 
@@ -170,15 +168,13 @@ def line(label: str, run: tuple[Callable[[], Any], ...], runs: int, least: float
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--runs", type=int, default=20)
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--only", default="", help="lines that contain this, as '(8, 6084' or 'fp32'")
-    args = parser.parse_args()
-    name = name_of(torch.device(args.device))
-    print(f"{name}, {torch.get_num_threads()} threads, torch {torch.__version__}, Python {platform.python_version()}")
-    if args.device.startswith("cuda"):
-        on_cuda(args.runs, args.only, name)
+    asked = parser(__doc__)
+    asked.add_argument("--only", default="", help="lines that contain this, as '(8, 6084' or 'fp32'")
+    args = asked.parse_args()
+    device = torch.device(args.device)
+    print(banner(device))
+    if device.type == "cuda":
+        on_cuda(args.runs, args.only, name_of(device))
     else:
         on_cpu(args.runs, args.only)
 

@@ -5,8 +5,6 @@ this package's kernels (on CUDA) and torch's own convolution. Over grids, 3 x 3 
 channels first or last in memory. bf16 on CUDA, fp32 on the CPU; medians with quartiles.
 """
 
-import argparse
-import platform
 from collections.abc import Callable
 from typing import Any
 
@@ -14,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..timing import graph_milliseconds, milliseconds, name_of, show
+from ..timing import banner, own_milliseconds, parser, show
 from .op import Side, short_conv
 
 #: (B, L, D): Vim-T at 224, 512 and 1248 pixels; on the CPU at a batch of 8.
@@ -27,35 +25,26 @@ FORMS: tuple[tuple[tuple[Side, ...], int], ...] = ((("causal", "anticausal"), 4)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--runs", type=int, default=20)
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    args = parser.parse_args()
+    args = parser(__doc__).parse_args()
     device = torch.device(args.device)
     cuda = device.type == "cuda"
-    name, threads = name_of(device), torch.get_num_threads()
-    print(f"{name}, {threads} threads, torch {torch.__version__}, Python {platform.python_version()}")
+    print(banner(device))
     for shape in CUDA_SHAPES if cuda else CPU_SHAPES:
         for sides, width in FORMS:
             x = torch.randn(shape, device=device, dtype=torch.bfloat16 if cuda else torch.float32)
             weight, bias = torch.randn(len(sides), shape[2], width), torch.randn(len(sides), shape[2])
             leaves = [t.to(device).requires_grad_() for t in (x, weight, bias)]
             for impl in ("triton", "torch") if cuda else ("torch",):
-                line(
-                    f"{shape!s:18} {'+'.join(sides):18} {impl:7}", forward_and_backward(leaves, sides, impl), args.runs
-                )
+                label = f"{shape!s:18} {'+'.join(sides):18} {impl:7}"
+                line(label, forward_and_backward(leaves, sides, impl), args.runs)
     for grid in CUDA_GRIDS if cuda else CPU_GRIDS:
         for order in ("channels first", "channels last"):
-            line(
-                f"{grid!s:18} 3 x 3, {order:14}  torch  ",
-                over_a_grid(grid, order == "channels last", device),
-                args.runs,
-            )
+            label = f"{grid!s:18} 3 x 3, {order:14}  torch  "
+            line(label, over_a_grid(grid, order == "channels last", device), args.runs)
 
 
 def line(label: str, run: Callable[[], tuple[Tensor, ...]], runs: int) -> None:
-    device = run()[0].device
-    taken = graph_milliseconds(run, runs) if device.type == "cuda" else milliseconds(run, runs, device)
+    taken = own_milliseconds(run, runs, run()[0].device)
     print(f"{label} forward + backward {show(taken)} ms", flush=True)
 
 
