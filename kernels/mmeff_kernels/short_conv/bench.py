@@ -53,16 +53,12 @@ def over_a_grid(grid: tuple[int, ...], last: bool, device: torch.device) -> Call
     dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
     x = torch.randn(rows, channels, H, W, device=device, dtype=dtype)
     x = x.to(memory_format=torch.channels_last if last else torch.contiguous_format)
-    leaves = [
-        x,
-        torch.randn(channels, 1, 3, 3, device=device, dtype=dtype),
-        torch.randn(channels, device=device).to(dtype),
-    ]
-    leaves = [leaf.requires_grad_() for leaf in leaves]
+    taps, bias = (torch.randn(size, device=device, dtype=dtype) for size in ((channels, 1, 3, 3), (channels,)))
+    leaves = x, taps, bias = [leaf.requires_grad_() for leaf in (x, taps, bias)]
     weight = torch.ones_like(x)
 
     def run() -> tuple[Tensor, ...]:
-        return torch.autograd.grad(F.silu(F.conv2d(*leaves, padding=1, groups=channels)), leaves, weight)
+        return torch.autograd.grad(F.silu(F.conv2d(x, taps, bias, padding=1, groups=channels)), leaves, weight)
 
     return run
 
