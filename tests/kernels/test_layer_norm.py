@@ -37,7 +37,7 @@ def errors(given: dict[str, Tensor], impl: Any, dtype: torch.dtype, eps: float =
 
 
 @pytest.mark.parametrize("impl", ["triton", "torch"])
-@pytest.mark.parametrize("shape", [(2, 5, 24), (1, 1), (3000, 3), (7, 130), (2, 2500)])
+@pytest.mark.parametrize("shape", [(2, 5, 24), (24,), (1, 1), (3000, 3), (7, 130), (2, 2500)])
 def test_it_is_its_definition(shape: tuple[int, ...], impl: Any) -> None:
     eps = 1e-5 if shape[-1] > 1 else 1.0  # one channel has no variance
     found = errors(drawn(*shape), impl, torch.float32, eps)

@@ -58,7 +58,7 @@ def layer_norm(
     if impl == "triton":
         from .kernel import LayerNorm
 
-        return LayerNorm.apply(x.flatten(0, -2), weight.float(), bias.float(), eps, dtype).view(x.shape)
+        return LayerNorm.apply(x.reshape(-1, x.shape[-1]), weight.float(), bias.float(), eps, dtype).view(x.shape)
     with torch.autocast(x.device.type, enabled=False):
         wide = torch.float64 if x.dtype == torch.float64 else torch.float32
         return F.layer_norm(x.to(wide), x.shape[-1:], weight.to(wide), bias.to(wide), eps).to(dtype)
