@@ -7,9 +7,11 @@ from mmeff.mixers.linear_attention import LinearAttention
 from mmeff.mixers.parallel import Parallel
 from mmeff.mixers.selective_scan import BiMamba, Mamba
 from mmeff.mixers.sliding_attention import SlidingAttention
+from mmeff.mixers.ss2d import SS2D
 from mmeff.mixers.window_attention import WindowAttention
 
 __all__ = [
+    "SS2D",
     "Attention",
     "BiMamba",
     "GatedConv",

@@ -14,6 +14,8 @@ class Mixer(nn.Module, ABC):
 
     #: True if token t never sees a token after t.
     causal: bool = False
+    #: Numbers of axes of the grids that it serves.
+    axes: tuple[int, ...] = (1, 2)
 
     @abstractmethod
     def forward(self, x: Tensor, grid: tuple[int, ...], lengths: Tensor | None = None) -> Tensor:

@@ -12,11 +12,36 @@ from mmeff_kernels.selective_scan import selective_scan_routes
 from mmeff_kernels.short_conv import Side, short_conv
 from mmeff_kernels.stacked import stacked_linear
 
+
+class ScanMixer(Mixer):
+    """What mixers of K selective scans over E channels have in common: each scan's own parameters.
+
+    Of what a scan reads, u: [r, B, C] = W_k u;  dt = softplus(W_dt,k r + b_k). A = -exp(A_log). Initialised as Mamba's.
+    """
+
+    def __init__(self, dim: int, E: int, K: int, state: int, dt_rank: int | None) -> None:
+        super().__init__()
+        for name, size in {"dim": dim, "expand * dim": E, "state": state, "dt_rank": dt_rank}.items():
+            if size is not None and size < 1:
+                raise ValueError(f"{name} must be at least 1, not {size}")
+        R = 8 * math.ceil(dim / 128) if dt_rank is None else dt_rank
+        self.sizes = (R, state, state)
+        self.x_weight = nn.Parameter(torch.empty(K, sum(self.sizes), E))
+        nn.init.trunc_normal_(self.x_weight, std=E**-0.5, a=-2 * E**-0.5, b=2 * E**-0.5)
+        self.dt_weight = nn.Parameter(torch.empty(K, E, R).uniform_(-(R**-0.5), R**-0.5))
+        dt = torch.empty(K, E).uniform_(math.log(1e-3), math.log(1e-1)).exp()
+        self.dt_bias = nn.Parameter(dt + torch.log(-torch.expm1(-dt)))  # softplus(bias) = dt
+        self.A_log = nn.Parameter(torch.arange(1, state + 1, dtype=torch.float32).log().repeat(K, E, 1))
+        self.D = nn.Parameter(torch.ones(K, E))
+        for parameter in (self.dt_bias, self.A_log, self.D):
+            parameter._no_weight_decay = True  # pyright: ignore[reportAttributeAccessIssue]
+
+
 #: What the short convolution of a direction sees.
 SIDES: dict[str, Side] = {"forward": "causal", "backward": "anticausal"}
 
 
-class _SelectiveScan(Mixer):
+class _SelectiveScan(ScanMixer):
     """[x, z] = W_in tokens;  y = W_out (silu(z) * mean_k y_k) over K directions, each with parameters of its own:
 
     u = silu(conv_k(x)), depthwise over the last `conv` tokens met;  [r, B, C] = W_k u;  dt = softplus(W_dt,k r + b_k);
@@ -29,28 +54,16 @@ class _SelectiveScan(Mixer):
     routes: tuple[Literal["forward", "backward"], ...] = ("forward",)
 
     def __init__(self, dim: int, expand: float, state: int, conv: int, dt_rank: int | None) -> None:
-        super().__init__()
         E = int(expand * dim)
-        sizes = {"dim": dim, "expand * dim": E, "state": state, "conv": conv, "dt_rank": dt_rank}
-        for name, size in sizes.items():
-            if size is not None and size < 1:
-                raise ValueError(f"{name} must be at least 1, not {size}")
-        R = 8 * math.ceil(dim / 128) if dt_rank is None else dt_rank
+        super().__init__(dim, E, len(self.routes), state, dt_rank)
+        if conv < 1:
+            raise ValueError(f"conv must be at least 1, not {conv}")
         K = len(self.routes)
-        self.sizes = (R, state, state)
         self.in_proj = nn.Linear(dim, 2 * E, bias=False)
         self.conv_weight = nn.Parameter(torch.empty(K, E, conv).uniform_(-(conv**-0.5), conv**-0.5))
         self.conv_bias = nn.Parameter(torch.empty(K, E).uniform_(-(conv**-0.5), conv**-0.5))
-        self.x_weight = nn.Parameter(torch.empty(K, sum(self.sizes), E))
-        nn.init.trunc_normal_(self.x_weight, std=E**-0.5, a=-2 * E**-0.5, b=2 * E**-0.5)
-        self.dt_weight = nn.Parameter(torch.empty(K, E, R).uniform_(-(R**-0.5), R**-0.5))
-        dt = torch.empty(K, E).uniform_(math.log(1e-3), math.log(1e-1)).exp()
-        self.dt_bias = nn.Parameter(dt + torch.log(-torch.expm1(-dt)))  # softplus(bias) = dt
-        self.A_log = nn.Parameter(torch.arange(1, state + 1, dtype=torch.float32).log().repeat(K, E, 1))
-        self.D = nn.Parameter(torch.ones(K, E))
+        self.conv_bias._no_weight_decay = True  # pyright: ignore[reportAttributeAccessIssue]
         self.out = nn.Linear(E, dim, bias=False)
-        for parameter in (self.conv_bias, self.dt_bias, self.A_log, self.D):
-            parameter._no_weight_decay = True  # pyright: ignore[reportAttributeAccessIssue]
 
     def forward(self, x: Tensor, grid: tuple[int, ...], lengths: Tensor | None = None) -> Tensor:
         inner, z = self.in_proj(x).chunk(2, dim=-1)

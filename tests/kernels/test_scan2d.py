@@ -7,8 +7,9 @@ import torch
 from torch import Tensor
 
 from mmeff_kernels.scan2d import CORNERS, CROSS, cross_scan, directions, route, table
+from mmeff_kernels.scan2d.orders import DOWN, JUMP, LEFT, ORDERS, RIGHT, SIZED, START, UP
 from mmeff_kernels.scan2d.reference import cross_scan_reference
-from mmeff_kernels.scan2d.routes import DOWN, JUMP, LEFT, ORDERS, RIGHT, SIZED, START, UP, main
+from mmeff_kernels.scan2d.routes import main
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 NAMES = [f"{name}-{size}" for name in SIZED for size in (1, 2, 3)] + [name for name in ORDERS if name not in SIZED]
@@ -47,6 +48,15 @@ def test_serpentines_and_the_hilbert_curve_go_from_neighbour_to_neighbour(side: 
     # The curve stays in a quarter until it has met all of it.
     quarter = route("hilbert", side, side)[: side * side // 4]
     assert (quarter // side).max() < side // 2 and (quarter % side).max() < side // 2
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_smaller_grid_is_met_in_the_same_order_within_a_larger_one(name: str) -> None:
+    """So a padded batch changes nothing."""
+    for height, width in ((3, 5), (2, 20), (9, 2)):
+        large = route(name, 20, 20)
+        inside = large[(large // 20 < height) & (large % 20 < width)]
+        assert torch.equal(inside // 20 * width + inside % 20, route(name, height, width)), (height, width)
 
 
 def test_corners_start_in_four_corners() -> None:

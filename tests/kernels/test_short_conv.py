@@ -130,3 +130,12 @@ def test_real_sizes(rows: int, L: int, channels: int) -> None:
         wanted = torch.autograd.grad(want, tuple(high.values()), weight)
         for name, a, b in zip(("y", *shapes), (y, *grads), (want, *wanted), strict=True):
             assert (a.cpu() - b).norm() <= bound * b.norm(), (dtype, name)
+
+
+def test_it_trains_after_it_was_used_for_inference() -> None:
+    given = {name: t.to(DEVICE, torch.float32) for name, t in inputs(("anticausal",), 5).items()}
+    with torch.inference_mode():
+        short_conv(**given, sides=("anticausal",), impl="triton")
+    given["x"] = given["x"].clone().requires_grad_()
+    short_conv(**given, sides=("anticausal",), impl="triton").sum().backward()
+    assert given["x"].grad is not None

@@ -17,6 +17,9 @@ RECIPES = sorted(
     for path in (ROOT / "recipes" / kind).rglob("*.yaml")
 )
 BACKBONES = sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "recipes" / "backbones").rglob("*.yaml"))
+#: Backbones for grids of two axes alone, and tokenizers whose tokens lie on one.
+TWO_AXES = ("ss2d",)
+ONE_AXIS = ("AudioFrames", "AudioWave", "TextBPE", "TextBytes")
 every_recipe = pytest.mark.parametrize("recipe", RECIPES)
 every_backbone = pytest.mark.parametrize("backbone", BACKBONES, ids=lambda path: Path(path).stem)
 
@@ -54,6 +57,9 @@ def test_every_recipe_takes_a_step_with_every_backbone(
     words += ["--trainer.fast_dev_run", "1", "--trainer.accelerator", "cpu"]
     code = main([*words, "--trainer.default_root_dir", str(tmp_path)])
     output = capsys.readouterr()
+    if Path(backbone).stem in TWO_AXES and any(kind in (ROOT / recipe).read_text() for kind in ONE_AXIS):
+        assert code != 0 and "a grid with two axes" in output.err and "Traceback" not in output.err
+        return
     assert code == 0, output.out + output.err
     assert steps == [(True, True)], f"steps (moved, finite): {steps}\n{output.out}{output.err}"
 

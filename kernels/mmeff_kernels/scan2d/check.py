@@ -8,8 +8,8 @@ from torch import Tensor
 from ..finding import Finding, compare
 from ..selective_scan.checks import Impl
 from .op import cross_scan
+from .orders import CROSS
 from .reference import cross_scan_reference
-from .routes import CROSS
 
 GRID = (5, 7)
 

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from ..selective_scan import selective_scan_routes
 from ..selective_scan.checks import Impl
-from .routes import CROSS, table
+from .orders import CROSS, table
 
 
 def cross_scan(
@@ -38,7 +38,7 @@ def cross_scan(
     B, C                (B, H W, N), (B, H W, G, N) or (K, B, H W, G, N)
     D, dt_bias          ([K,] D) or None
     grid                (H, W)
-    routes              K names of orders, see `scan2d.routes`: rows and columns from both ends by default
+    routes              K names of orders, see `scan2d.orders`: rows and columns from both ends by default
     grid_sizes          (B, 2) integers or None: of each row of the batch the rows and columns of its grid, from the
                         first corner, that hold tokens. What lies outside is never read, and y is 0 there; routes pass
                         over it

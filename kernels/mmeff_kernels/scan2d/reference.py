@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from .routes import route
+from .orders import route
 
 
 def cross_scan_reference(

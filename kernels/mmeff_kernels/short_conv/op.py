@@ -79,7 +79,8 @@ def _torch(
 def _table(sides: tuple[Side, ...], width: int, device: torch.device) -> Tensor:
     """(K, 2) int32: o_k(0), and o_k(1) - o_k(0)."""
     rows = {"causal": (1 - width, 1), "anticausal": (width - 1, -1), "centred": (-(width // 2), 1)}
-    return torch.tensor([rows[side] for side in sides], dtype=torch.int32, device=device)
+    with torch.inference_mode(False):  # what is kept may be needed for training later
+        return torch.tensor([rows[side] for side in sides], dtype=torch.int32, device=device)
 
 
 def _check(
