@@ -79,9 +79,10 @@ def _inside(grid_sizes: Tensor, H: int, W: int, x: Tensor) -> Tensor:
             f"grid_sizes must be ({x.shape[-3]}, 2) integers beside x {tuple(x.shape)}, not {tuple(grid_sizes.shape)} "
             f"{grid_sizes.dtype}"
         )
-    low, high = grid_sizes.amin(0).tolist(), grid_sizes.amax(0).tolist()
-    if min(low) < 0 or high[0] > H or high[1] > W:
-        raise ValueError(f"grid_sizes go from {low} to {high}; the grid is {H} x {W}")
+    if grid_sizes.device.type == "cpu":  # elsewhere the values are not looked at: that would wait for the device
+        low, high = grid_sizes.amin(0).tolist(), grid_sizes.amax(0).tolist()
+        if min(low) < 0 or high[0] > H or high[1] > W:
+            raise ValueError(f"grid_sizes go from {low} to {high}; the grid is {H} x {W}")
     sizes = grid_sizes.to(x.device)
     down = torch.arange(H, device=x.device) < sizes[:, :1]
     right = torch.arange(W, device=x.device) < sizes[:, 1:]
