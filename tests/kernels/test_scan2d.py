@@ -6,10 +6,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from mmeff_kernels.scan2d import CORNERS, CROSS, cross_scan, directions, route, table
+from mmeff_kernels.scan2d import CORNERS, CROSS, bench, cross_scan, directions, route, table
 from mmeff_kernels.scan2d.orders import DOWN, JUMP, LEFT, ORDERS, RIGHT, SIZED, START, UP
 from mmeff_kernels.scan2d.reference import cross_scan_reference
 from mmeff_kernels.scan2d.routes import main
+from mmeff_kernels.timing import peak_mib
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 NAMES = [f"{name}-{size}" for name in SIZED for size in (1, 2, 3)] + [name for name in ORDERS if name not in SIZED]
@@ -163,3 +164,31 @@ def test_the_picture_is_drawn(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr("sys.argv", ["routes", "--out", str(tmp_path / "routes.png")])
     main()
     assert (tmp_path / "routes.png").stat().st_size > 10_000
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize(("grid", "N"), [((56, 56), 1), ((12, 101), 16), ((1, 197), 4)])
+def test_real_sizes(grid: tuple[int, int], N: int) -> None:
+    given = inputs(4, grid, D=96, N=N)
+    for dtype, bound in ((torch.float32, 1e-5), (torch.bfloat16, 1e-2)):
+        low = {k: t.to(DEVICE, dtype if k in ("x", "dt", "B", "C") else torch.float32) for k, t in given.items()}
+        low = {name: tensor.requires_grad_() for name, tensor in low.items()}
+        high = {name: tensor.detach().double().requires_grad_() for name, tensor in low.items()}
+        got, want = (
+            cross_scan(*tensors.values(), grid=grid, routes=CORNERS, impl=impl)  # type: ignore[arg-type]
+            for tensors, impl in ((low, "triton"), (high, "reference"))
+        )
+        weight = torch.randn_like(got)
+        grads = torch.autograd.grad(got, tuple(low.values()), weight)
+        expected = torch.autograd.grad(want, tuple(high.values()), weight.double())
+        for name, a, b in zip(("y", *low), (got, *grads), (want, *expected), strict=True):
+            assert (a.double() - b).norm() <= bound * b.norm(), (name, dtype)
+
+
+@pytest.mark.gpu
+def test_routes_need_no_copies() -> None:
+    """Beyond the inputs: y and the gradients of each route, once."""
+    shape = (64, 56, 56, 96, 1)
+    given = bench.inputs(shape, torch.device(DEVICE))
+    in_place, copying = (peak_mib(bench.passes(scan, given, (56, 56))[1]) for scan in (bench.in_place, bench.copying))
+    assert in_place <= copying / 2, (in_place, copying)
