@@ -57,16 +57,26 @@ def compare(
     return Finding(name, errors[worst], worst, bound, time.perf_counter() - start)
 
 
-def compare_implementations(
-    op: str, shapes: dict[str, tuple[int, ...]], run: Callable[[dict[str, Tensor], Any], Tensor], device: torch.device
-) -> Iterator[Finding]:
-    """`run(tensors, impl)` of every implementation, x in fp32 and in bf16, against what torch does in float64."""
+def draw(shapes: dict[str, tuple[int, ...]]) -> dict[str, Tensor]:
+    """Normal numbers, the same every time."""
     generator = torch.Generator().manual_seed(0)
-    drawn = {name: torch.randn(shape, generator=generator) for name, shape in shapes.items()}
+    return {name: torch.randn(shape, generator=generator) for name, shape in shapes.items()}
+
+
+def compare_implementations(
+    op: str,
+    drawn: dict[str, Tensor],
+    run: Callable[[dict[str, Tensor], Any], Tensor],
+    device: torch.device,
+    narrow: tuple[str, ...] = ("x",),
+    define: Callable[[dict[str, Tensor]], Tensor] | None = None,
+) -> Iterator[Finding]:
+    """`run(tensors, impl)` of every implementation, the `narrow` tensors in fp32 and in bf16, against `define(tensors)`
+    in float64, by default what torch does there."""
     for impl in ("torch", "triton") if device.type == "cuda" else ("torch",):
         for dtype, bound in ((torch.float32, 1e-5), (torch.bfloat16, 1e-2)):
             tensors = {
-                name: tensor.to(device, dtype if name == "x" else torch.float32).requires_grad_()
+                name: tensor.to(device, dtype if name in narrow else torch.float32).requires_grad_()
                 for name, tensor in drawn.items()
             }
             yield compare(
@@ -74,6 +84,6 @@ def compare_implementations(
                 bound,
                 tensors,
                 lambda tensors=tensors, impl=impl: (run(tensors, impl),),
-                lambda wide: (run(wide, "torch"),),
+                lambda wide: (run(wide, "torch") if define is None else define(wide),),
                 ("y",),
             )

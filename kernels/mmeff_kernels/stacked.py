@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-#: Pieces that the rows of a weight's gradient are cut into on CUDA. As one sum over tens of thousands of rows it is a
-#: long loop of the few programs that cover a small weight; on an H200 the pieces take a tenth of the time.
+#: Pieces that the rows of a weight's gradient are cut into on CUDA. One sum over tens of thousands of rows is a
+#: long loop of the few programs that cover a small weight.
 PIECES = 64
 
 
@@ -18,6 +18,13 @@ def stacked_linear(x: Tensor, weight: Tensor) -> Tensor:
         dtype = torch.get_autocast_dtype(x.device.type)
         x, weight = x.to(dtype), weight.to(dtype)
     return _StackedLinear.apply(x, weight)
+
+
+def expanded(low: Tensor, weight: Tensor) -> Tensor:
+    """Rows from their low-rank form, low weight^T: low ([K,] B, L, R), weight ([K,] D, R) -> ([K,] B, L, D), in low's
+    type, under autocast too."""
+    with torch.autocast(low.device.type, enabled=False):
+        return (low.flatten(-3, -2) @ weight.to(low.dtype).mT).unflatten(-2, low.shape[-3:-1])
 
 
 def weight_gradient(g: Tensor, x: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -10,6 +11,7 @@ from mmeff.mixers.selective_scan import ScanMixer
 from mmeff.norm import LayerNorm
 from mmeff.tokens import zero_padding
 from mmeff_kernels.scan2d import CROSS, cross_scan
+from mmeff_kernels.scan2d.orders import named
 
 
 class SS2D(ScanMixer):
@@ -43,11 +45,9 @@ class SS2D(ScanMixer):
             routes: orders in which the grid is scanned, as named in `mmeff_kernels.scan2d.orders`.
             dt_rank: rank of the step size's projection; by default dim / 16, rounded up to a multiple of 8.
         """
-        if isinstance(routes, str) or not routes:
-            raise ValueError(f"routes must be names of orders, one for each scan, not {routes!r}")
-        E = int(expand * dim)
-        super().__init__(dim, E, len(routes), state, dt_rank)
-        self.routes, self.gate = tuple(routes), gate
+        E, names = int(expand * dim), named(routes)
+        super().__init__(dim, E, len(names), state, dt_rank)
+        self.routes, self.gate = names, gate
         self.in_proj = nn.Linear(dim, 2 * E if gate else E, bias=False)
         self.conv = GridConv(E, conv)
         self.norm = LayerNorm(E)
@@ -76,5 +76,4 @@ def _sizes(lengths: Tensor | None, W: int) -> Tensor | None:
     """(B, 2): rows and columns of each row's own grid; padding is whole rows at the end."""
     if lengths is None:
         return None
-    rows = lengths // W
-    return rows.new_full((len(rows), 2), W).index_copy(1, rows.new_zeros(1), rows[:, None])
+    return torch.stack([lengths // W, torch.full_like(lengths, W)], 1)

@@ -146,6 +146,10 @@ def test_softplus_bias_low_rank_and_gate_over_smaller_grids(impl: Any) -> None:
         rows_of[:, outside] = torch.nan
     again = cross_scan(**given, grid=grid, dt_softplus=True, grid_sizes=sizes, impl=impl)  # type: ignore[arg-type]
     torch.testing.assert_close(again, y)
+    given = {name: tensor.detach().requires_grad_() for name, tensor in given.items()}
+    again = cross_scan(**given, grid=grid, dt_softplus=True, grid_sizes=sizes, impl=impl)  # type: ignore[arg-type]
+    for name, grad in zip(given, torch.autograd.grad(again.sum(), tuple(given.values())), strict=True):
+        assert grad.isfinite().all(), name
 
 
 def test_what_it_refuses() -> None:

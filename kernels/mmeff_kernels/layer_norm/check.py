@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..finding import Finding, compare_implementations
+from ..finding import Finding, compare_implementations, draw
 from .op import layer_norm
 
 #: Rows that fill no tile.
@@ -19,4 +19,4 @@ def check(device: torch.device) -> Iterator[Finding]:
     def run(tensors: dict[str, Tensor], impl: Any) -> Tensor:
         return layer_norm(tensors["x"], tensors["weight"], tensors["bias"], impl=impl)
 
-    yield from compare_implementations("layer_norm", SHAPES, run, device)
+    yield from compare_implementations("layer_norm", draw(SHAPES), run, device)

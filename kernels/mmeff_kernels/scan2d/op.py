@@ -7,7 +7,8 @@ from torch import Tensor
 
 from ..selective_scan import selective_scan_routes
 from ..selective_scan.checks import Impl
-from .orders import CROSS, table
+from ..stacked import expanded
+from .orders import CROSS, named, table
 
 
 def cross_scan(
@@ -47,33 +48,29 @@ def cross_scan(
     Returns y (B, H W, D) in x's dtype. ValueError if the shapes do not fit together, or there is no such route.
     """
     H, W = grid
-    if isinstance(routes, str) or not routes:
-        raise ValueError(f"routes must be names of orders, one for each scan, not {routes!r}")
-    order = table(tuple(routes), H, W, x.device)
+    order = table(named(routes), H, W, x.device)
     if x.dim() < 3 or x.shape[-2] != H * W:
         raise ValueError(f"x {tuple(x.shape)} has no {H * W} tokens of a {H} x {W} grid")
-    valid = None
+    outside = None
     if grid_sizes is not None:
-        valid = _inside(grid_sizes, H, W, x)[..., None]
-        x = x.masked_fill(~valid, 0)
-        z = None if z is None else z.masked_fill(~valid, 0)
-        B, C = (_masked(weights, valid) for weights in (B, C))
+        outside = _outside(grid_sizes, H, W, x)[..., None]
+        x, dt = x.masked_fill(outside, 0), dt.masked_fill(outside, 0)
+        z = None if z is None else z.masked_fill(outside, 0)
+        B, C = (t.masked_fill(outside if t.dim() == 3 else outside[..., None], 0) for t in (B, C))
         if dt_weight is not None:
-            dt = (dt.flatten(-3, -2) @ dt_weight.to(dt.dtype).mT).unflatten(-2, dt.shape[-3:-1])
-            dt_weight = None
+            dt, dt_weight = expanded(dt, dt_weight), None
         # A step of 0 passes the state on: exp(0 A) = 1, and nothing is added.
         if dt_bias is not None:
-            dt = dt + (dt_bias if dt_bias.dim() == 1 else dt_bias[:, None, None])
-            dt_bias = None
-        dt = dt.masked_fill(~valid, -1e4 if dt_softplus else 0.0)  # softplus(-1e4) = 0
+            dt, dt_bias = dt + (dt_bias if dt_bias.dim() == 1 else dt_bias[:, None, None]), None
+        dt = dt.masked_fill(outside, -1e4 if dt_softplus else 0.0)  # softplus(-1e4) = 0
     y, _ = selective_scan_routes(
         x, dt, A, B, C, D, routes=order, z=z, dt_bias=dt_bias, dt_weight=dt_weight, dt_softplus=dt_softplus, impl=impl
     )
-    return y if valid is None else y.masked_fill(~valid, 0)
+    return y if outside is None else y.masked_fill(outside, 0)
 
 
-def _inside(grid_sizes: Tensor, H: int, W: int, x: Tensor) -> Tensor:
-    """(B, H W) bool: whether a token lies in its row's own grid."""
+def _outside(grid_sizes: Tensor, H: int, W: int, x: Tensor) -> Tensor:
+    """(B, H W) bool: whether a token lies outside its row's own grid."""
     if grid_sizes.shape != (x.shape[-3], 2) or grid_sizes.is_floating_point():
         raise ValueError(
             f"grid_sizes must be ({x.shape[-3]}, 2) integers beside x {tuple(x.shape)}, not {tuple(grid_sizes.shape)} "
@@ -84,11 +81,6 @@ def _inside(grid_sizes: Tensor, H: int, W: int, x: Tensor) -> Tensor:
         if min(low) < 0 or high[0] > H or high[1] > W:
             raise ValueError(f"grid_sizes go from {low} to {high}; the grid is {H} x {W}")
     sizes = grid_sizes.to(x.device)
-    down = torch.arange(H, device=x.device) < sizes[:, :1]
-    right = torch.arange(W, device=x.device) < sizes[:, 1:]
-    return (down[:, :, None] & right[:, None, :]).flatten(1)
-
-
-def _masked(weights: Tensor, valid: Tensor) -> Tensor:
-    """B or C with zeros outside, whatever was there."""
-    return weights.masked_fill(~(valid if weights.dim() == 3 else valid[..., None]), 0)
+    below = torch.arange(H, device=x.device) >= sizes[:, :1]
+    right = torch.arange(W, device=x.device) >= sizes[:, 1:]
+    return (below[:, :, None] | right[:, None, :]).flatten(1)

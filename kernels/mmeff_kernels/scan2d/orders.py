@@ -12,7 +12,7 @@ from torch import Tensor
 
 #: VMamba's four (arXiv 2401.10166): rows and columns, from the first token and from the last.
 CROSS = ("rows", "columns", "rows-reversed", "columns-reversed")
-#: From each corner along the rows: together every token sees every other, and each quadrant one of its own.
+#: Along the rows from each corner.
 CORNERS = ("rows", "mirrored-rows", "mirrored-rows-reversed", "rows-reversed")
 #: Steps of a route, as `directions` numbers them.
 START, RIGHT, LEFT, DOWN, UP, JUMP = range(6)
@@ -106,6 +106,13 @@ def route(name: str, H: int, W: int) -> Tensor:
     i, j = torch.meshgrid(torch.arange(H), torch.arange(W), indexing="ij")
     order = ORDERS[stem](i.flatten(), j.flatten(), *size).argsort()
     return order.flip(0) if name.endswith("-reversed") else order
+
+
+def named(routes: Sequence[str]) -> tuple[str, ...]:
+    """Names of routes as a tuple. ValueError if there are none, or one that is not in a list."""
+    if isinstance(routes, str) or not routes:
+        raise ValueError(f"routes must be names of orders, one for each scan, not {routes!r}")
+    return tuple(routes)
 
 
 @lru_cache(maxsize=256)

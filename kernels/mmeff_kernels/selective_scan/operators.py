@@ -12,7 +12,7 @@ from torch.autograd.function import once_differentiable
 from torch.utils.flop_counter import register_flop_formula
 
 from ..padding import without_padding
-from ..stacked import weight_gradient
+from ..stacked import expanded, weight_gradient
 from .gate import GatedSum
 from .kernel import SAVED
 from .launch import backward, forward
@@ -123,7 +123,8 @@ class TritonScan(torch.autograd.Function):
         D, bias = (None if t is None else t.contiguous() for t in (D, bias))
         save = any(ctx.needs_input_grad)
         options = softplus, routes, backward, longest, once
-        y, final, saves = _forward(x, _full(dt, W), A, B, C, D, bias, state, lengths, table, *options, last, save)
+        full = dt if W is None else expanded(dt, W)
+        y, final, saves = _forward(x, full, A, B, C, D, bias, state, lengths, table, *options, last, save)
         ctx.save_for_backward(x, dt, W, A, B, C, D, bias, lengths, table, saves)
         ctx.options = options
         ctx.has_state, ctx.has_last = state is not None, last
@@ -140,8 +141,9 @@ class TritonScan(torch.autograd.Function):
         g = x.new_zeros(x.shape[-3:]) if gy is None else gy
         g = g[0] if g.dim() == 4 and g.stride(0) == 0 else g  # where routes are summed: one gradient for all
         g_last = g_last.mT.contiguous() if ctx.has_last and g_last is not None else None
+        full = dt if W is None else expanded(dt, W)
         gx, gdt, gBC, sums, g_first = _backward(
-            g.contiguous(), g_last, x, _full(dt, W), A, B, C, D, bias, lengths, table, saves,
+            g.contiguous(), g_last, x, full, A, B, C, D, bias, lengths, table, saves,
             softplus, routes, backward, longest, once, ctx.has_state,
         )  # fmt: skip
         gW = None
@@ -157,14 +159,6 @@ class TritonScan(torch.autograd.Function):
             None if D is None else _shared(gD, D), None if bias is None else _shared(gbias, bias),
             g_first.mT if ctx.has_state else None, *[None] * 8,
         )  # fmt: skip
-
-
-def _full(dt: Tensor, W: Tensor | None) -> Tensor:
-    """dt in full, from its low-rank form if W is given: r W^T, in r's type."""
-    if W is None:
-        return dt
-    with torch.autocast(dt.device.type, enabled=False):
-        return (dt.flatten(-3, -2) @ W.to(dt.dtype).mT).unflatten(-2, dt.shape[-3:-1])
 
 
 def _shared(gradient: Tensor, tensor: Tensor) -> Tensor:
@@ -192,11 +186,7 @@ def scan(
     B, C = (weights[:, :, None] if weights.dim() == 3 else weights for weights in (B, C))
     longest = 0
     if W is not None and lengths is not None:  # the product with W^T may see no NaN
-        dt = (
-            without_padding(dt.movedim(0, -2), lengths).movedim(-2, 0)
-            if dt.dim() == 4
-            else without_padding(dt, lengths)
-        )
+        dt = without_padding(dt.movedim((-3, -2), (0, 1)), lengths).movedim((0, 1), (-3, -2))
     if cu_seqlens is not None:
         lengths = cu_seqlens.to(x.device)
         longest = int(cu_seqlens.diff().max())

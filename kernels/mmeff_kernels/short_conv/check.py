@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..finding import Finding, compare_implementations
+from ..finding import Finding, compare_implementations, draw
 from .op import Side, short_conv
 
 SIDES: tuple[Side, ...] = ("causal", "anticausal")
@@ -21,4 +21,4 @@ def check(device: torch.device) -> Iterator[Finding]:
         x, weight, bias = (tensors[name] for name in SHAPES)
         return short_conv(x, weight, bias, sides=SIDES, lengths=lengths, impl=impl)
 
-    yield from compare_implementations("short_conv", SHAPES, run, device)
+    yield from compare_implementations("short_conv", draw(SHAPES), run, device)
