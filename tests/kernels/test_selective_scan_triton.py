@@ -1,5 +1,6 @@
 """The Triton kernels of the selective scan against the definition in float64: small on the CPU, real sizes on a GPU."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -82,12 +83,12 @@ def test_groups_and_packed_rows(reverse: bool) -> None:
 
 
 @pytest.mark.parametrize("reverse", [False, True], ids=["forward", "reverse"])
-@pytest.mark.parametrize("division", [(1, 24), (3, 8)], ids=["whole rows", "chunks"])
-def test_segments_and_chunks(division: tuple[int, int], reverse: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("cut", [(1, 24), (3, 8)], ids=["whole rows", "chunks"])
+def test_segments_and_chunks(cut: tuple[int, int], reverse: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """Several segments of 8 steps, walked by one program or each by its own; rows that end in the first, in the last,
     at a border."""
-    monkeypatch.setattr(launch, "SAVED", 8)
-    monkeypatch.setattr(launch, "chunks", lambda *_: division)
+    monkeypatch.setattr(launch, "tile", lambda N: replace(division.tile(N), saved=8) if N > 2 else division.tile(N))
+    monkeypatch.setattr(launch, "chunks", lambda *_: cut)
     for N in (1, 8):
         tensors = inputs(4, 21, 6, N, groups=2)
         found = errors(tensors, dt_softplus=True, reverse=reverse, lengths=torch.tensor([21, 16, 3, 0]))

@@ -22,8 +22,6 @@ every time.
 import triton
 import triton.language as tl
 
-#: Steps between two states that the forward pass keeps.
-SAVED = 64
 LOG2_E = tl.constexpr(1.4426950408889634)
 LN_2 = tl.constexpr(0.6931471805599453)
 #: Arguments whose values do not make another kernel, where Triton would compile anew for 1 and for multiples of 16.
@@ -343,45 +341,60 @@ def backward_kernel(
     o_near = tl.arange(0, BN * BD // 8) * 8  # one number of every 32 bytes of a state
     b_near = tl.zeros([BN * BD // 8], tl.float32)
     segments = tl.cdiv(tl.maximum(stop - start, 0), SAVED)
+    if SAVED == T:  # a state was kept before every group of steps: all is one segment, and nothing is repeated
+        segments = tl.minimum(segments, 1)
     for segment in range(0, segments):
         begin = start + (segments - 1 - segment) * SAVED
-        end = tl.minimum(begin + SAVED, stop)
-        b_h = tl.load(p_saves + (begin // SAVED).to(tl.int64) * channels * N + o_state, m_state, 0.0)
-        places = tokens(begin, length, origin, p_table, reverse, HAS_TABLE, AGAIN)
-        xs = floats(load_rows(p_x, places, x_l, o_d, m_d, AGAIN), AGAIN)
-        raws = floats(load_rows(p_dt, places, dt_l, o_d, m_d, AGAIN), AGAIN)
-        Bs = load_rows(p_B, places, B_l, o_n, m_n, AGAIN)
-        for s in range(begin, end, AGAIN):
-            tl.store(p_scratch + (s - begin) // T * BN * BD + o_scratch, b_h)
-            places = tokens(s + AGAIN, length, origin, p_table, reverse, HAS_TABLE, AGAIN)
-            next_xs = load_rows(p_x, places, x_l, o_d, m_d, AGAIN)
-            next_raws = load_rows(p_dt, places, dt_l, o_d, m_d, AGAIN)
-            next_Bs = load_rows(p_B, places, B_l, o_n, m_n, AGAIN)
-            for i in tl.static_range(AGAIN):
-                if i > 0 and i % T == 0:
-                    tl.store(p_scratch + (s - begin + i) // T * BN * BD + o_scratch, b_h)
-                b_dt, _ = step_size(raws[i], b_bias, s + i < stop, SOFTPLUS)
-                b_u = (b_dt * xs[i])[None, :] * Bs[i].to(tl.float32)[:, None]
-                b_h = tl.exp2(b_dt[None, :] * b_A) * b_h + b_u
-            # Only here, when they have come: a conversion waits for what was asked for.
-            xs, raws, Bs = floats(next_xs, AGAIN), floats(next_raws, AGAIN), next_Bs
-        tl.debug_barrier()  # the scratch is written before it is read
+        end = stop
+        if SAVED != T:
+            end = tl.minimum(begin + SAVED, stop)
+            b_h = tl.load(p_saves + (begin // SAVED).to(tl.int64) * channels * N + o_state, m_state, 0.0)
+            places = tokens(begin, length, origin, p_table, reverse, HAS_TABLE, AGAIN)
+            xs = floats(load_rows(p_x, places, x_l, o_d, m_d, AGAIN), AGAIN)
+            raws = floats(load_rows(p_dt, places, dt_l, o_d, m_d, AGAIN), AGAIN)
+            Bs = load_rows(p_B, places, B_l, o_n, m_n, AGAIN)
+            for s in range(begin, end, AGAIN):
+                tl.store(p_scratch + (s - begin) // T * BN * BD + o_scratch, b_h)
+                places = tokens(s + AGAIN, length, origin, p_table, reverse, HAS_TABLE, AGAIN)
+                next_xs = load_rows(p_x, places, x_l, o_d, m_d, AGAIN)
+                next_raws = load_rows(p_dt, places, dt_l, o_d, m_d, AGAIN)
+                next_Bs = load_rows(p_B, places, B_l, o_n, m_n, AGAIN)
+                for i in tl.static_range(AGAIN):
+                    if i > 0 and i % T == 0:
+                        tl.store(p_scratch + (s - begin + i) // T * BN * BD + o_scratch, b_h)
+                    b_dt, _ = step_size(raws[i], b_bias, s + i < stop, SOFTPLUS)
+                    b_u = (b_dt * xs[i])[None, :] * Bs[i].to(tl.float32)[:, None]
+                    b_h = tl.exp2(b_dt[None, :] * b_A) * b_h + b_u
+                # Only here, when they have come: a conversion waits for what was asked for.
+                xs, raws, Bs = floats(next_xs, AGAIN), floats(next_raws, AGAIN), next_Bs
+            tl.debug_barrier()  # the scratch is written before it is read
 
         groups_of_steps = tl.cdiv(end - begin, T)
         places = tokens(begin + (groups_of_steps - 1) * T, length, origin, p_table, reverse, HAS_TABLE, T)
         xs = floats(load_rows(p_x, places, x_l, o_d, m_d, T), T)
         raws = floats(load_rows(p_dt, places, dt_l, o_d, m_d, T), T)
         gys = floats(load_rows(p_gy, places, channels, o_d, m_d, T), T)
+        if SAVED == T:
+            some_Bs = load_rows(p_B, places, B_l, o_n, m_n, T)
+            some_Cs = load_rows(p_C, places, C_l, o_n, m_n, T)
+            p_before = p_saves + (begin // SAVED + groups_of_steps - 1).to(tl.int64) * channels * N
+            b_before = tl.load(p_before + o_state, m_state, 0.0)
         for j in range(0, groups_of_steps):
             k = groups_of_steps - 1 - j
             s = begin + k * T
-            some_Bs = load_rows(p_B, places, B_l, o_n, m_n, T)
-            some_Cs = load_rows(p_C, places, C_l, o_n, m_n, T)
-            b_before = tl.load(p_scratch + k * BN * BD + o_scratch)
+            if SAVED != T:
+                some_Bs = load_rows(p_B, places, B_l, o_n, m_n, T)
+                some_Cs = load_rows(p_C, places, C_l, o_n, m_n, T)
+                b_before = tl.load(p_scratch + k * BN * BD + o_scratch)
             next_places = tokens(s - T, length, origin, p_table, reverse, HAS_TABLE, T)
             next_xs = load_rows(p_x, next_places, x_l, o_d, m_d, T)
             next_raws = load_rows(p_dt, next_places, dt_l, o_d, m_d, T)
             next_gys = load_rows(p_gy, next_places, channels, o_d, m_d, T)
+            if SAVED == T:
+                next_Bs = load_rows(p_B, next_places, B_l, o_n, m_n, T)
+                next_Cs = load_rows(p_C, next_places, C_l, o_n, m_n, T)
+                p_before -= tl.where(k > 0, channels * N, 0)
+                b_next_before = tl.load(p_before + o_state, m_state, 0.0)
             dts, slopes, decays = (), (), ()
             for i in tl.static_range(T):  # what needs no B first: it comes last
                 b_dt, b_slope = step_size(raws[i], b_bias, s + i < stop, SOFTPLUS)
@@ -392,8 +405,9 @@ def backward_kernel(
             for i in tl.static_range(T):
                 b_u = (dts[i] * xs[i])[None, :] * some_Bs[i].to(tl.float32)[:, None]
                 hs = hs + (decays[i] * hs[i] + b_u,)  # noqa: RUF005
-            # Brings the next group's state near, with few registers: a load waits for the other half of the chip.
-            b_near = tl.load(p_scratch + tl.maximum(k - 1, 0) * BN * BD + o_near)
+            if SAVED != T:
+                # Brings the next group's state near, with few registers: a load waits for the other half of the chip.
+                b_near = tl.load(p_scratch + tl.maximum(k - 1, 0) * BN * BD + o_near)
             for i in tl.static_range(T - 1, -1, -1):
                 real = s + i < stop
                 b_x, b_gy = xs[i], tl.where(real, gys[i], 0.0)
@@ -420,6 +434,8 @@ def backward_kernel(
                 b_gD += b_gy * b_x
                 b_gbias += tl.where(real, b_gdt, 0.0)
             xs, raws, gys, places = floats(next_xs, T), floats(next_raws, T), floats(next_gys, T), next_places
+            if SAVED == T:
+                some_Bs, some_Cs, b_before = next_Bs, next_Cs, b_next_before
     tl.store(p_scratch + o_near, b_near, (o_near >= 0) & (L < 0))  # never; but without a use nothing would be loaded
     if FIRST:
         if i_chunk == 0:

@@ -10,7 +10,6 @@ from torch import Tensor
 from ..launcher import Launcher
 from . import kernel
 from .division import BACKWARD, FORWARD, chunks, quarters, tile
-from .kernel import SAVED
 
 #: Steps at a time where the backward pass repeats the forward one; a multiple of those that it goes back.
 AGAIN = 4
@@ -131,13 +130,13 @@ def forward(
     last: bool,
     save: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """y (K, B, L, D), the last states (K, B, N, D) if `last`, and every SAVED-th state (K, B, -, N, D) if `save`."""
+    """y (K, B, L, D), the last states (K, B, N, D) if `last`, and every tile.saved-th (K, B, -, N, D) if `save`."""
     plan = _Plan(x, dt, A, B, bias, lengths, table, softplus, routes, backward, longest, FORWARD)
     rows, L, channels, N = plan.rows, plan.L, plan.channels, plan.N
     new = torch.zeros if plan.options["LENGTHS"] == 1 else torch.empty  # the kernels write no padding
     y = new(routes, *x.shape[-3:], dtype=x.dtype, device=x.device)
     states = A.new_empty((routes, rows, N, channels) if last else 0)
-    saves = A.new_empty((routes, rows, -(-L // SAVED), N, channels) if save else 0)
+    saves = A.new_empty((routes, rows, -(-L // plan.tile.saved), N, channels) if save else 0)
     starts = plan.starts(x, B, state, adjoint=False)
     tensors = {
         "p_x": x, "p_B": B, "p_C": C, "p_D": D, **plan.given,
@@ -145,7 +144,7 @@ def forward(
     }  # fmt: skip
     options = {
         **plan.options, "HAS_D": D is not None, "ONCE": once, "LAST": last,
-        "SAVE": save, "SAVED": SAVED, "T": plan.T,
+        "SAVE": save, "SAVED": plan.tile.saved, "T": plan.T,
     }  # fmt: skip
     _scan_forward(
         plan.programs, tensors, {**plan.numbers(x, B, C, D), "has_start": int(starts is not None), "one": 1}, options
@@ -183,19 +182,22 @@ def backward(
     gBC = new(2, routes, plan.blocks, *x.shape[-3:-1], N, dtype=weights, device=x.device)
     sums = A.new_empty(routes, rows * plan.chunks, N + 2, channels)
     g_first = A.new_empty((routes, rows, N, channels) if first else 0)
-    launch = min(plan.programs, 3 * quarters(x.device))  # one wave: each program has a scratch of its own
     T = plan.tile.T_backward
-    scratch = A.new_empty(launch, SAVED // T, plan.tile.BN, plan.tile.BD)
+    launch, scratch = plan.programs, None
+    if plan.tile.saved > T:  # one wave: each program has a scratch of its own
+        launch = min(plan.programs, 3 * quarters(x.device))
+        scratch = A.new_empty(launch, plan.tile.saved // T, plan.tile.BN, plan.tile.BD)
     starts = plan.starts(gy, C, g_last, adjoint=True)
     tensors = {
         "p_x": x, "p_B": B, "p_C": C, "p_D": D, **plan.given,
-        "p_saves": saves, "p_scratch": scratch, "p_gy": gy, "p_starts": starts if starts is not None else plan.A,
+        "p_saves": saves, "p_scratch": scratch if scratch is not None else A,
+        "p_gy": gy, "p_starts": starts if starts is not None else A,
         "p_gx": gx, "p_gdt": gdt, "p_gB": gBC[0], "p_gC": gBC[1], "p_sums": sums, "p_first": g_first,
     }  # fmt: skip
     numbers = {**plan.numbers(x, B, C, D), "has_start": int(starts is not None), "gy_k": _own(gy, 4)}
     options = {
         **plan.options, "HAS_D": D is not None, "ONCE": once, "FIRST": first,
-        "AGAIN": AGAIN, "SAVED": SAVED, "T": T,
+        "AGAIN": AGAIN, "SAVED": plan.tile.saved, "T": T,
     }  # fmt: skip
     for before in range(0, plan.programs, launch):
         some = min(launch, plan.programs - before)

@@ -13,8 +13,8 @@ from torch.utils.flop_counter import register_flop_formula
 
 from ..padding import without_padding
 from ..stacked import expanded, weight_gradient
+from .division import tile
 from .gate import GatedSum
-from .kernel import SAVED
 from .launch import backward, forward
 
 
@@ -28,7 +28,7 @@ def _forward_fake(*arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
     return (
         y,
         A.new_empty((routes, rows, N, channels) if last else 0),
-        A.new_empty((routes, rows, -(-L // SAVED), N, channels) if save else 0),
+        A.new_empty((routes, rows, -(-L // tile(N).saved), N, channels) if save else 0),
     )
 
 
