@@ -103,20 +103,23 @@ def test_more_programs_than_a_launch(monkeypatch: pytest.MonkeyPatch) -> None:
     assert max(found.values()) <= 1e-5, found
 
 
-@pytest.mark.parametrize(("programs", "L", "instructions", "expected"), [
-    (1536, 196, 228, (1, 256)),  # three warps a quarter: whole rows
-    (1585, 1024, 228, (1, 1024)),  # one more than a wave: still better than a pass more
-    (384, 1024, 228, (4, 256)),  # fewer than a warp a quarter: four chunks fill it
-    (768, 1024, 228, (1, 1024)),  # two warps a quarter: the pass more costs what it gains
-    (768, 1024, 604, (2, 512)),  # of a longer step it costs less
-    (96, 6084, 228, (16, 384)),
-    (1, 64, 228, (1, 64)),  # chunks are whole segments
-    (1, 65, 228, (1, 128)),
-    (1, 640, 228, (10, 64)),
-    (1, 1, 604, (1, 64)),
+@pytest.mark.parametrize(("N", "programs", "L", "backward", "expected"), [
+    (16, 1536, 196, False, (1, 256)),  # three warps a quarter: whole rows
+    (16, 1585, 1024, False, (1, 1024)),  # one more than a wave: still better than a pass more
+    (16, 384, 1024, False, (4, 256)),  # fewer than a warp a quarter: four chunks fill it
+    (16, 768, 1024, False, (1, 1024)),  # two warps a quarter: the pass more costs what it gains
+    (16, 768, 1024, True, (2, 512)),  # of a longer step it costs less
+    (16, 96, 6084, False, (16, 384)),
+    (16, 1, 64, False, (1, 64)),  # chunks are whole segments
+    (16, 1, 65, False, (1, 128)),
+    (16, 1, 640, False, (10, 64)),
+    (16, 1, 1, True, (1, 64)),
+    (1, 768, 3136, False, (1, 3136)),
+    (1, 768, 3136, True, (2, 1600)),
+    (1, 1536, 784, True, (1, 832)),
 ])  # fmt: skip
-def test_the_rule_of_chunks(programs: int, L: int, instructions: int, expected: tuple[int, int]) -> None:
-    assert division.chunks(programs, L, 528, instructions) == expected
+def test_the_rule_of_chunks(N: int, programs: int, L: int, backward: bool, expected: tuple[int, int]) -> None:
+    assert division.chunks(programs, L, 528, division.tile(N), backward) == expected
 
 
 def test_decays_near_nought_and_near_one() -> None:

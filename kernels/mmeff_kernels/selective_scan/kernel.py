@@ -261,9 +261,10 @@ def forward_kernel(
     Cs = load_rows(p_C, places, C_l, o_n, m_n, T)
     for s in range(start, stop, T):
         if SAVE:
-            if s % SAVED == 0:
-                tl.store(p_saves + o_state, b_h, m_state)
-                p_saves += channels * N
+            if SAVED > T:
+                if s % SAVED == 0:
+                    tl.store(p_saves + o_state, b_h, m_state)
+                    p_saves += channels * N
         next_places = tokens(s + T, length, origin, p_table, reverse, HAS_TABLE, T)
         next_xs = load_rows(p_x, next_places, x_l, o_d, m_d, T)
         next_raws = load_rows(p_dt, next_places, dt_l, o_d, m_d, T)
@@ -271,6 +272,11 @@ def forward_kernel(
         next_Cs = load_rows(p_C, next_places, C_l, o_n, m_n, T)
         for i in tl.static_range(T):
             real = s + i < stop
+            if SAVE:
+                if SAVED <= T:
+                    if i % SAVED == 0:
+                        tl.store(p_saves + o_state, b_h, m_state & real)
+                        p_saves += channels * N
             b_x = xs[i].to(tl.float32)
             b_dt, _ = step_size(raws[i], b_bias, real, SOFTPLUS)
             b_u = (b_dt * b_x)[:, None] * Bs[i].to(tl.float32)[None, :]

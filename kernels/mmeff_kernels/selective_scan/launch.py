@@ -9,12 +9,10 @@ from torch import Tensor
 
 from ..launcher import Launcher
 from . import kernel
-from .division import BACKWARD, FORWARD, chunks, quarters, tile
+from .division import chunks, quarters, tile
 
 #: Steps at a time where the backward pass repeats the forward one; a multiple of those that it goes back.
 AGAIN = 4
-#: Registers of a thread that let three warps share a quarter of a multiprocessor.
-REGISTERS = 168
 
 _ends, _chain = Launcher(kernel.ends_kernel), Launcher(kernel.chain_kernel)
 _scan_forward, _scan_backward = Launcher(kernel.forward_kernel), Launcher(kernel.backward_kernel)
@@ -36,7 +34,7 @@ class _Plan:
         routes: int,
         backward: int,
         longest: int,
-        instructions: int,
+        backward_pass: bool,
     ):
         self.routes, self.A = routes, A
         self.given = {"p_dt": dt, "p_A": A, "p_bias": bias, "p_lengths": lengths, "p_table": table}
@@ -49,7 +47,9 @@ class _Plan:
         per_group = self.channels // self.groups
         self.tile = tile(self.N)
         self.blocks = self.groups * -(-per_group // self.tile.BD)
-        self.chunks, span = chunks(routes * self.rows * self.blocks, self.L, quarters(x.device), instructions)
+        self.chunks, span = chunks(
+            routes * self.rows * self.blocks, self.L, quarters(x.device), self.tile, backward_pass
+        )
         self.programs = routes * self.rows * self.blocks * self.chunks
         reach = (self.L if table is not None else min(span, self.L)) * max(x.stride(-2), dt.stride(-2), self.channels)
         if reach >= 2**31:
@@ -68,7 +68,7 @@ class _Plan:
             "LENGTHS": 2 if longest else int(lengths is not None),
             "SOFTPLUS": softplus, "EVEN_D": per_group % self.tile.BD == 0,
             "EVEN_N": self.tile.BN == self.N,
-            "BD": self.tile.BD, "BN": self.tile.BN, "num_warps": 1, "maxnreg": REGISTERS,
+            "BD": self.tile.BD, "BN": self.tile.BN, "num_warps": 1, "maxnreg": self.tile.registers,
         }  # fmt: skip
         self.T = self.tile.T // (1 if x.element_size() == 2 else 2)  # fp32 takes twice the registers ahead
 
@@ -131,7 +131,7 @@ def forward(
     save: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """y (K, B, L, D), the last states (K, B, N, D) if `last`, and every tile.saved-th (K, B, -, N, D) if `save`."""
-    plan = _Plan(x, dt, A, B, bias, lengths, table, softplus, routes, backward, longest, FORWARD)
+    plan = _Plan(x, dt, A, B, bias, lengths, table, softplus, routes, backward, longest, backward_pass=False)
     rows, L, channels, N = plan.rows, plan.L, plan.channels, plan.N
     new = torch.zeros if plan.options["LENGTHS"] == 1 else torch.empty  # the kernels write no padding
     y = new(routes, *x.shape[-3:], dtype=x.dtype, device=x.device)
@@ -174,7 +174,7 @@ def backward(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """gy (B, L, D) for all routes or (K, B, L, D). Gradients of x and of full dt (K, B, L, D), of B and C together
     (2, K, B, L, G, N), sums (K, N + 2, D) for A, D and bias, and of the first state (K, B, N, D) if `first`."""
-    plan = _Plan(x, dt, A, B, bias, lengths, table, softplus, routes, backward, longest, BACKWARD)
+    plan = _Plan(x, dt, A, B, bias, lengths, table, softplus, routes, backward, longest, backward_pass=True)
     rows, channels, N = plan.rows, plan.channels, plan.N
     new = torch.zeros if plan.options["LENGTHS"] == 1 else torch.empty
     gx, gdt = (new(routes, *x.shape[-3:], dtype=t.dtype, device=x.device) for t in (x, dt))
@@ -185,7 +185,7 @@ def backward(
     T = plan.tile.T_backward
     launch, scratch = plan.programs, None
     if plan.tile.saved > T:  # one wave: each program has a scratch of its own
-        launch = min(plan.programs, 3 * quarters(x.device))
+        launch = min(plan.programs, len(plan.tile.pace) * quarters(x.device))
         scratch = A.new_empty(launch, plan.tile.saved // T, plan.tile.BN, plan.tile.BD)
     starts = plan.starts(gy, C, g_last, adjoint=True)
     tensors = {
