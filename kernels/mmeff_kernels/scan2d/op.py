@@ -53,7 +53,7 @@ def cross_scan(
         raise ValueError(f"x {tuple(x.shape)} has no {H * W} tokens of a {H} x {W} grid")
     outside = None
     if grid_sizes is not None:
-        outside = _outside(grid_sizes, H, W, x)[..., None]
+        outside = outside_grid(grid_sizes, H, W, x)[..., None]
         x, dt = x.masked_fill(outside, 0), dt.masked_fill(outside, 0)
         z = None if z is None else z.masked_fill(outside, 0)
         B, C = (t.masked_fill(outside if t.dim() == 3 else outside[..., None], 0) for t in (B, C))
@@ -69,7 +69,7 @@ def cross_scan(
     return y if outside is None else y.masked_fill(outside, 0)
 
 
-def _outside(grid_sizes: Tensor, H: int, W: int, x: Tensor) -> Tensor:
+def outside_grid(grid_sizes: Tensor, H: int, W: int, x: Tensor) -> Tensor:
     """(B, H W) bool: whether a token lies outside its row's own grid."""
     if grid_sizes.shape != (x.shape[-3], 2) or grid_sizes.is_floating_point():
         raise ValueError(

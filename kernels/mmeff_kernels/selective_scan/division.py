@@ -45,7 +45,7 @@ def tile(N: int) -> Tile:
     BN = 1 << (N - 1).bit_length()
     if BN <= 2:
         pace = (0.45, 0.75, 0.8, 0.85)
-        return Tile(BN, 32, 16, 4, saved=4, pace=pace, ends=45, forward=59, backward=117)
+        return Tile(BN, 32, 8, 4, saved=4, pace=pace, ends=45, forward=59, backward=117)
     return Tile(BN, min(32, max(2, 512 // BN)), 4, 2 if BN >= 8 else 4)
 
 

@@ -1,0 +1,289 @@
+"""Recurrences of two dimensions: the state of a token comes from its neighbours in the row and in the column."""
+
+import os
+from collections.abc import Sequence
+from typing import Any, get_args
+
+import torch
+from torch import Tensor
+
+from ..selective_scan.checks import Impl
+from ..selective_scan.reference import step_sizes
+from .op import outside_grid
+from .recurrence_reference import separable_scan_reference, wavefront_scan_reference
+
+#: Where a recurrence starts: the corner whose token has no predecessor. Whether rows, and columns, are walked from
+#: their end.
+TURNS = {
+    "top-left": (False, False), "top-right": (False, True),
+    "bottom-left": (True, False), "bottom-right": (True, True),
+}  # fmt: skip
+FOUR_CORNERS = tuple(TURNS)
+#: States a channel that a tile of the Triton kernels holds.
+LARGEST_STATE = 64
+
+
+def separable_scan(
+    x: Tensor,
+    dt: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor | None = None,
+    *,
+    grid: tuple[int, int],
+    corners: Sequence[str] = FOUR_CORNERS,
+    dt_bias: Tensor | None = None,
+    dt_softplus: bool = False,
+    grid_sizes: Tensor | None = None,
+    impl: Impl = "auto",
+) -> Tensor:
+    """A recurrence along rows, then one of its states along columns (2DMamba, arXiv 2412.00678), from each corner:
+
+        g_ij = a_ij g_i,j-1 + u_ij;  h_ij = a_ij h_i-1,j + g_ij;  y_ij = C_ij h_ij + D x_ij;  y is summed over corners
+
+    a = exp(dt A), u = dt B x; states outside the grid are 0. A token reaches another by one path: along its own row,
+    then along the other's column. Indices count from the corner.
+
+    x                   (B, H W, D), tokens row-major; it may lead with an axis K, as may all tensors that follow
+    dt                  ([K,] B, H W, D)
+    A                   ([K,] D, N), A <= 0
+    B, C                ([K,] B, H W, N)
+    D, dt_bias          ([K,] D) or None
+    grid                (H, W)
+    corners             K of "top-left", "top-right", "bottom-left", "bottom-right"
+    dt_softplus         dt <- softplus(dt + dt_bias)
+    grid_sizes          (B, 2) integers or None: of each row of the batch the rows and columns of its grid, from the
+                        first corner, that hold tokens. What lies outside is never read, and y is 0 there
+    impl                "triton", "torch", "reference", or "auto": Triton on CUDA
+
+    Computes in fp32, in float64 if x is (not by Triton). Returns y (B, H W, D) in x's dtype. ValueError if the shapes
+    do not fit together, a corner is unknown, or impl cannot serve the tensors.
+    """
+    left = {"dt": dt, "A": A, "B": B, "dt_bias": dt_bias}
+    return _scan(x, left, None, C, D, grid, corners, dt_softplus, grid_sizes, impl)
+
+
+def wavefront_scan(
+    x: Tensor,
+    dt: Tensor,
+    A: Tensor,
+    B: Tensor,
+    dt_top: Tensor,
+    A_top: Tensor,
+    B_top: Tensor,
+    C: Tensor,
+    D: Tensor | None = None,
+    *,
+    grid: tuple[int, int],
+    corners: Sequence[str] = FOUR_CORNERS,
+    dt_bias: Tensor | None = None,
+    dt_bias_top: Tensor | None = None,
+    dt_softplus: bool = False,
+    grid_sizes: Tensor | None = None,
+    impl: Impl = "auto",
+) -> Tensor:
+    """One state from both neighbours (Mamba2D, arXiv 2412.16146), from each corner, summed over corners:
+
+        h_ij = (aL_ij h_i,j-1 + uL_ij + aT_ij h_i-1,j + uT_ij) / 2;  y_ij = C_ij h_ij + D x_ij
+
+    aL = exp(dt A), uL = dt B x; aT and uT likewise of dt_top, A_top, B_top, each of the shape of its partner; states
+    outside the grid are 0. A token reaches another by all monotone paths, each of s steps with a weight of 2^-s at
+    most, so that their sum stays bounded.
+
+    The other arguments, errors and precision are those of `separable_scan`.
+    """
+    left = {"dt": dt, "A": A, "B": B, "dt_bias": dt_bias}
+    top = {"dt": dt_top, "A": A_top, "B": B_top, "dt_bias": dt_bias_top}
+    if (dt_bias is None) != (dt_bias_top is None):
+        raise ValueError("give both of dt_bias and dt_bias_top, or neither")
+    return _scan(x, left, top, C, D, grid, corners, dt_softplus, grid_sizes, impl)
+
+
+Axis = dict[str, Tensor | None]
+
+
+def _scan(
+    x: Tensor,
+    left: Axis,
+    top: Axis | None,
+    C: Tensor,
+    D: Tensor | None,
+    grid: tuple[int, int],
+    corners: Sequence[str],
+    softplus: bool,
+    grid_sizes: Tensor | None,
+    impl: Impl,
+) -> Tensor:
+    _check(x, left, top, C, D, grid, corners, impl)
+    sides = [left] if top is None else [left, top]
+    if grid_sizes is not None:
+        outside = outside_grid(grid_sizes, *grid, x)[..., None]
+        x, C = x.masked_fill(outside, 0), C.masked_fill(outside, 0)
+        sides = [_masked(side, outside, softplus) for side in sides]
+    if impl == "auto":
+        impl = (
+            "triton" if x.is_cuda and _float64(x, sides, C, D) is None and _states(left) <= LARGEST_STATE else "torch"
+        )
+    if impl == "triton":
+        y = _triton(x, sides, C, D, grid, corners, softplus)
+    else:
+        tensors = {"x": x, "C": C, "D": D}
+        wide = torch.promote_types(x.dtype, torch.float32)
+        ys = []
+        for k, corner in enumerate(corners):
+            own = {name: _of_corner(name, t, k, wide) for name, t in tensors.items()}
+            axes = [{name: _of_corner(name, t, k, wide) for name, t in side.items()} for side in sides]
+            for axis in axes:
+                axis["dt"] = step_sizes(axis["dt"], None, axis.pop("dt_bias"), softplus)
+            ys.append(_one_corner(own, axes, grid, TURNS[corner], impl == "reference"))
+        y = torch.stack(ys).sum(0).to(x.dtype)
+    return y if grid_sizes is None else y.masked_fill(outside, 0)
+
+
+def _triton(
+    x: Tensor, sides: list[Axis], C: Tensor, D: Tensor | None, grid: tuple[int, int], corners: Sequence[str],
+    softplus: bool,
+) -> Tensor:  # fmt: skip
+    from .corner_operators import CornerScan
+
+    def given(side: Axis) -> tuple[Any, ...]:
+        A, bias = side["A"], side["dt_bias"]
+        assert A is not None
+        return side["dt"], A.float().mT.contiguous(), side["B"], None if bias is None else bias.float().contiguous()
+
+    rows, columns = (sum(1 << k for k, corner in enumerate(corners) if TURNS[corner][axis]) for axis in (0, 1))
+    top = given(sides[1]) if len(sides) == 2 else (None,) * 4
+    own = None if D is None else D.float().contiguous()
+    y = CornerScan.apply(x, *given(sides[0]), *top, C, own, softplus, len(corners), rows, columns, *grid)
+    return y[0] if len(corners) == 1 else y.sum(0)
+
+
+def _one_corner(
+    own: dict[str, Any], axes: list[dict[str, Any]], grid: tuple[int, int], turns: tuple[bool, bool], reference: bool
+) -> Tensor:
+    """Both paths on the CPU: turn the grid so that the corner comes first, scan, turn back."""
+    H, W = grid
+    flipped = [axis for axis, turned in zip((1, 2), turns, strict=True) if turned]
+
+    def turn(tensor: Tensor) -> Tensor:
+        return tensor.unflatten(1, (H, W)).flip(flipped)
+
+    x, C, D = turn(own["x"]), turn(own["C"]), own["D"]
+    given = [(turn(axis["dt"]), axis["A"], turn(axis["B"])) for axis in axes]
+    if reference:
+        y = (separable_scan_reference if len(axes) == 1 else wavefront_scan_reference)(x, *given, C)
+    else:
+        pairs = [(torch.exp(dt[..., None] * A), (dt * x)[..., None] * B[..., None, :]) for dt, A, B in given]
+        h = _separable(*pairs[0]) if len(axes) == 1 else _wavefront(*pairs[0], *pairs[1])
+        y = (h @ C[..., None]).squeeze(-1)
+    y = y if D is None else y + D * x
+    return y.flip(flipped).flatten(1, 2)
+
+
+def _separable(a: Tensor, u: Tensor) -> Tensor:
+    """States (B, H, W, D, N): all rows at once from column to column, then all columns at once from row to row."""
+    g = _along(a, u, 2)
+    return _along(a, g, 1)
+
+
+def _along(a: Tensor, u: Tensor, axis: int) -> Tensor:
+    h, found = torch.zeros_like(u.select(axis, 0)), []
+    for decay, entering in zip(a.unbind(axis), u.unbind(axis), strict=True):
+        h = decay * h + entering
+        found.append(h)
+    return torch.stack(found, axis)
+
+
+def _wavefront(left: Tensor, u_left: Tensor, top: Tensor, u_top: Tensor) -> Tensor:
+    """States (B, H, W, D, N): all tokens of an antidiagonal at once. Row i is moved i places to the right, so that
+    antidiagonals become columns."""
+    _, H, W = left.shape[:3]
+    place = torch.arange(H + W - 1, device=left.device) - torch.arange(H, device=left.device)[:, None]
+    within, place = ((place >= 0) & (place < W))[..., None, None], place.clamp(0, W - 1)
+    rows = torch.arange(H, device=left.device)[:, None]
+    left, top, u = (torch.where(within, t[:, rows, place], 0) for t in (left, top, u_left + u_top))
+    h, found = torch.zeros_like(u[:, :, 0]), []
+    for d in range(H + W - 1):
+        above = torch.cat([torch.zeros_like(h[:, :1]), h[:, :-1]], 1)
+        h = 0.5 * (left[:, :, d] * h + top[:, :, d] * above + u[:, :, d])
+        found.append(h)
+    columns = torch.arange(W, device=left.device) + rows
+    return torch.stack(found, 2)[:, rows, columns]
+
+
+_OF_ALL = {"x": 3, "dt": 3, "A": 2, "B": 3, "C": 3, "D": 1, "dt_bias": 1}
+
+
+def _of_corner(name: str, tensor: Tensor | None, k: int, wide: torch.dtype) -> Tensor | None:
+    """What corner k takes of a tensor: its own part, or the tensor that all share."""
+    if tensor is None:
+        return None
+    return (tensor if tensor.dim() == _OF_ALL[name] else tensor[k]).to(wide)
+
+
+def _masked(side: Axis, outside: Tensor, softplus: bool) -> Axis:
+    """dt becomes 0 outside, where nothing enters then, and states pass as they are; they are 0 there or not seen."""
+    dt, B, bias = side["dt"], side["B"], side["dt_bias"]
+    assert dt is not None and B is not None
+    dt = dt.masked_fill(outside, 0)
+    if bias is not None:
+        dt = dt + (bias if bias.dim() == 1 else bias[:, None, None])
+    dt = dt.masked_fill(outside, -1e4 if softplus else 0.0)  # softplus(-1e4) = 0
+    return {**side, "dt": dt, "B": B.masked_fill(outside, 0), "dt_bias": None}
+
+
+def _states(left: Axis) -> int:
+    assert left["A"] is not None
+    return left["A"].shape[-1]
+
+
+def _float64(x: Tensor, sides: list[Axis], C: Tensor, D: Tensor | None) -> str | None:
+    """The name of a tensor that Triton's kernels would have to compute in float64."""
+    tensors = {"x": x, "C": C, "D": D, **sides[0], **{f"{k}_top": t for side in sides[1:] for k, t in side.items()}}
+    return next((name for name, t in tensors.items() if t is not None and t.dtype == torch.float64), None)
+
+
+def _check(
+    x: Tensor, left: Axis, top: Axis | None, C: Tensor, D: Tensor | None, grid: tuple[int, int],
+    corners: Sequence[str], impl: str,
+) -> None:  # fmt: skip
+    """ValueError, with the shapes in it, if the tensors do not fit together or `impl` cannot serve them."""
+    if impl not in get_args(Impl):
+        raise ValueError(f"impl {impl!r}: choose one of {', '.join(get_args(Impl))}")
+    if isinstance(corners, str) or not 1 <= len(corners) <= 32 or any(corner not in TURNS for corner in corners):
+        raise ValueError(f"corners must be 1 to 32 of {', '.join(TURNS)}, not {corners!r}")
+    A, K = left["A"], len(corners)
+    assert A is not None
+    if x.dim() not in (3, 4) or A.dim() not in (2, 3):
+        raise ValueError(f"x must be ([K,] B, L, D) and A ([K,] D, N), not {tuple(x.shape)} and {tuple(A.shape)}")
+    rows, L, channels = x.shape[-3:]
+    N = A.shape[-1]
+    if L != grid[0] * grid[1] or min(rows, L, channels, N) == 0:
+        raise ValueError(f"x {tuple(x.shape)} has no {grid[0] * grid[1]} tokens of a {grid[0]} x {grid[1]} grid")
+    of_all = {
+        "x": (rows, L, channels), "dt": (rows, L, channels), "A": (channels, N), "B": (rows, L, N), "C": (rows, L, N),
+        "D": (channels,), "dt_bias": (channels,),
+    }  # fmt: skip
+    tensors = {"x": x, "C": C, "D": D, **left, **{f"{k}_top": t for k, t in (top or {}).items()}}
+    for name, tensor in tensors.items():
+        if tensor is None:
+            continue
+        shape = of_all[name.removesuffix("_top")]
+        if tuple(tensor.shape) not in (shape, (K, *shape)):
+            raise ValueError(
+                f"{name} must be {shape} or {(K, *shape)} beside x {tuple(x.shape)} for {K} corners, "
+                f"not {tuple(tensor.shape)}"
+            )
+        if tensor.device != x.device or not tensor.is_floating_point():
+            raise ValueError(
+                f"{name} must be floating point on {x.device}, as x, not {tensor.dtype} on {tensor.device}"
+            )
+    if impl != "triton":
+        return
+    if not x.is_cuda and os.environ.get("TRITON_INTERPRET") != "1":
+        raise ValueError(f"impl 'triton' needs tensors on CUDA, x is on {x.device}")
+    if wide := _float64(x, [left] if top is None else [left, top], C, D):
+        raise ValueError(f"impl 'triton' computes in fp32: {wide} cannot be float64")
+    if N > LARGEST_STATE:
+        raise ValueError(f"impl 'triton' serves up to {LARGEST_STATE} states a channel, A {tuple(A.shape)} has {N}")
