@@ -96,7 +96,7 @@ def forward_kernel(
     for strip in range(0, strips):
         j = strip * S
         hs = ()
-        for s in tl.static_range(S):
+        for _s in tl.static_range(S):
             hs = hs + (tl.zeros([BD, BN], tl.float32),)
         places = tokens(0, j, H, W, up, back, S)
         xs = load_rows(p_x, places, x_l, o_d, m_d, S)
@@ -212,7 +212,7 @@ def backward_kernel(
         p_come = p_edges + (strip - 1).to(tl.int64) * H * line
         m_come, m_right = (o_tile >= 0) & (strip > 0), (o_tile >= 0) & (walked > 0)
         gs = ()  # of the state below a column's token, as the row below has left it
-        for s in tl.static_range(S):
+        for _s in tl.static_range(S):
             gs = gs + (tl.zeros([BN, BD], tl.float32),)
         for walked_bands in range(0, bands):
             band = bands - 1 - walked_bands
@@ -222,15 +222,23 @@ def backward_kernel(
             for s in tl.static_range(S):
                 hs = hs + (tl.load(p_tops + ((strip * bands + band) * S + s).to(tl.int64) * line + o_tile),)
                 tl.store(p_scratch + s * line + o_tile, hs[s])
+            places = tokens(begin, j, H, W, up, back, S)
+            xs = load_rows(p_x, places, x_l, o_d, m_d, S)
+            raws = load_rows(p_dt, places, dt_l, o_d, m_d, S)
+            Bs = load_rows(p_B, places, B_l, o_n, m_n, S)
+            if WAVEFRONT:
+                raws_top = load_rows(p_dt_top, places, dt_top_l, o_d, m_d, S)
+                Bs_top = load_rows(p_B_top, places, B_top_l, o_n, m_n, S)
+            b_left = tl.load(p_come + begin * line + o_tile, m_come, 0.0)
             for i in range(begin, end - 1):
-                places = tokens(i, j, H, W, up, back, S)
-                xs = load_rows(p_x, places, x_l, o_d, m_d, S)
-                raws = load_rows(p_dt, places, dt_l, o_d, m_d, S)
-                Bs = load_rows(p_B, places, B_l, o_n, m_n, S)
+                places = tokens(i + 1, j, H, W, up, back, S)
+                next_xs = load_rows(p_x, places, x_l, o_d, m_d, S)
+                next_raws = load_rows(p_dt, places, dt_l, o_d, m_d, S)
+                next_Bs = load_rows(p_B, places, B_l, o_n, m_n, S)
                 if WAVEFRONT:
-                    raws_top = load_rows(p_dt_top, places, dt_top_l, o_d, m_d, S)
-                    Bs_top = load_rows(p_B_top, places, B_top_l, o_n, m_n, S)
-                b_left = tl.load(p_come + i * line + o_tile, m_come, 0.0)
+                    next_raws_top = load_rows(p_dt_top, places, dt_top_l, o_d, m_d, S)
+                    next_Bs_top = load_rows(p_B_top, places, B_top_l, o_n, m_n, S)
+                b_next_left = tl.load(p_come + (i + 1) * line + o_tile, m_come, 0.0)
                 new = ()
                 for s in tl.static_range(S):
                     inside = j + s < W
@@ -249,21 +257,39 @@ def backward_kernel(
                     tl.store(p_scratch + ((i + 1 - begin) * S + s) * line + o_tile, b_h)
                     new = new + (b_h,)
                 hs = new
+                xs, raws, Bs, b_left = next_xs, next_raws, next_Bs, b_next_left
+                if WAVEFRONT:
+                    raws_top, Bs_top = next_raws_top, next_Bs_top
             tl.debug_barrier()  # the scratch is written before it is read
 
+            places = tokens(end - 1, j, H, W, up, back, S)
+            xs = load_rows(p_x, places, x_l, o_d, m_d, S)
+            raws = load_rows(p_dt, places, dt_l, o_d, m_d, S)
+            Bs = load_rows(p_B, places, B_l, o_n, m_n, S)
+            Cs = load_rows(p_C, places, C_l, o_n, m_n, S)
+            gys = load_rows(p_gy, places, channels, o_d, m_d, S)
+            if WAVEFRONT:
+                raws_top = load_rows(p_dt_top, places, dt_top_l, o_d, m_d, S)
+                Bs_top = load_rows(p_B_top, places, B_top_l, o_n, m_n, S)
+            b_right = tl.load(p_right + (end - 1) * line + o_tile, m_right, 0.0)
+            b_left = tl.load(p_come + (end - 1) * line + o_tile, m_come, 0.0)
             for walked_rows in range(0, end - begin):
                 i = end - 1 - walked_rows
-                places = tokens(i, j, H, W, up, back, S)
-                xs = load_rows(p_x, places, x_l, o_d, m_d, S)
-                raws = load_rows(p_dt, places, dt_l, o_d, m_d, S)
-                Bs = load_rows(p_B, places, B_l, o_n, m_n, S)
-                Cs = load_rows(p_C, places, C_l, o_n, m_n, S)
-                gys = load_rows(p_gy, places, channels, o_d, m_d, S)
+                tops = ()  # the states above this row, for its end: stores lie between, which loads do not pass
+                for s in tl.static_range(S):
+                    tops = tops + (tl.load(p_scratch + ((i - begin) * S + s) * line + o_tile),)
+                next_places = tokens(i - 1, j, H, W, up, back, S)
+                next_xs = load_rows(p_x, next_places, x_l, o_d, m_d, S)
+                next_raws = load_rows(p_dt, next_places, dt_l, o_d, m_d, S)
+                next_Bs = load_rows(p_B, next_places, B_l, o_n, m_n, S)
+                next_Cs = load_rows(p_C, next_places, C_l, o_n, m_n, S)
+                next_gys = load_rows(p_gy, next_places, channels, o_d, m_d, S)
                 if WAVEFRONT:
-                    raws_top = load_rows(p_dt_top, places, dt_top_l, o_d, m_d, S)
-                    Bs_top = load_rows(p_B_top, places, B_top_l, o_n, m_n, S)
-                b_right = tl.load(p_right + i * line + o_tile, m_right, 0.0)
-                b_left = tl.load(p_come + i * line + o_tile, m_come, 0.0)
+                    next_raws_top = load_rows(p_dt_top, next_places, dt_top_l, o_d, m_d, S)
+                    next_Bs_top = load_rows(p_B_top, next_places, B_top_l, o_n, m_n, S)
+                before = tl.maximum(i - 1, 0) * line
+                b_next_right = tl.load(p_right + before + o_tile, m_right, 0.0)
+                b_next_left = tl.load(p_come + before + o_tile, m_come, 0.0)
                 lefts = (b_left,)  # before each of the S tokens, and after the last
                 for s in tl.static_range(S):
                     b_dt, _ = step_size(raws[s], b_bias, j + s < W, SOFTPLUS)
@@ -273,8 +299,7 @@ def backward_kernel(
                     if WAVEFRONT:
                         b_dt, _ = step_size(raws_top[s], b_bias_top, j + s < W, SOFTPLUS)
                         b_u += outer(b_dt * b_x, Bs_top[s].to(tl.float32), True)
-                        b_h = tl.load(p_scratch + ((i - begin) * S + s) * line + o_tile)
-                        b_left = 0.5 * (b_a * b_left + (tl.exp2(b_dt[None, :] * b_A_top) * b_h + b_u))
+                        b_left = 0.5 * (b_a * b_left + (tl.exp2(b_dt[None, :] * b_A_top) * tops[s] + b_u))
                     else:
                         b_left = b_a * b_left + b_u
                     lefts = lefts + (b_left,)
@@ -285,7 +310,7 @@ def backward_kernel(
                     b_B, b_C = Bs[s].to(tl.float32), Cs[s].to(tl.float32)
                     b_dt, b_slope = step_size(raws[s], b_bias, inside, SOFTPLUS)
                     b_a = tl.exp2(b_dt[None, :] * b_A)
-                    b_top = tl.load(p_scratch + ((i - begin) * S + s) * line + o_tile)
+                    b_top = tops[s]
                     b_g = outer(b_gy, b_C, True) + gs[s]
                     if WAVEFRONT:
                         b_h = lefts[s + 1]
@@ -325,6 +350,10 @@ def backward_kernel(
                     b_gbias += tl.where(inside, b_gdt, 0.0)
                 gs = above
                 tl.store(p_right + i * line + o_tile, b_right)
+                xs, raws, Bs, Cs, gys, places = next_xs, next_raws, next_Bs, next_Cs, next_gys, next_places
+                b_right, b_left = b_next_right, b_next_left
+                if WAVEFRONT:
+                    raws_top, Bs_top = next_raws_top, next_Bs_top
             tl.debug_barrier()  # the scratch is read before the next band writes it
     # What this program has summed: N rows of dA, one of dD, one of d bias.
     p_sums += (i_k * rows + i_b) * (N + 2) * channels

@@ -1,6 +1,7 @@
 """The recurrences from corners as torch operators: launches of their kernels, gradients, FLOPs."""
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -15,23 +16,31 @@ from . import corner_kernel as kernel
 
 #: Rows between two that the forward pass keeps states before.
 BAND = 16
-#: Warps that share a quarter of a multiprocessor, and the registers of a thread that let them.
+#: Columns of a strip. More would take fewer edges to memory, but more registers, and more of a compiler's time.
+COLUMNS = 2
+#: Warps that share a quarter of a multiprocessor at most, and the registers of a thread that let them.
 WARPS, REGISTERS = 3, 168
 
 
 @dataclass(frozen=True)
 class Tile:
-    """What one warp holds: BN states of BD channels, of S columns at a time."""
+    """What one warp holds: BN states (a power of two >= N) of BD channels; the registers of a thread."""
 
     BN: int
     BD: int
-    S: int
+    registers: int
 
 
-def tile(N: int) -> Tile:
-    """Few states leave room for more channels, and for more columns, whose edges are then kept less often."""
+@lru_cache
+def tile(N: int, channels: int, grids: int, quarters: int) -> Tile:
+    """For so many grids (rows of the batch times corners): up to 8 numbers of state a thread, 32 channels; fewer
+    channels, down to 8, while there are not two warps for each quarter of a multiprocessor."""
     BN = 1 << (N - 1).bit_length()
-    return Tile(BN, min(32, 256 // BN), 2 if BN >= 8 else 4)
+    BD = min(32, 256 // BN)
+    while BD > 8 and grids * -(-channels // BD) < 2 * quarters:
+        BD //= 2
+    lone = grids * -(-channels // BD) <= 2 * quarters
+    return Tile(BN, BD, 255 if lone else REGISTERS)
 
 
 class _Plan:
@@ -42,9 +51,9 @@ class _Plan:
         self.rows, _, self.channels = x.shape[-3:]
         dt, A, B, bias = left
         self.N = B.shape[-1]
-        self.tile = tile(self.N)
+        self.tile = tile(self.N, self.channels, self.corners * self.rows, quarters(x.device))
         self.blocks = -(-self.channels // self.tile.BD)
-        self.strips, self.bands = -(-self.W // self.tile.S), -(-self.H // BAND)
+        self.strips, self.bands = -(-self.W // COLUMNS), -(-self.H // BAND)
         self.programs = self.corners * self.rows * self.blocks
         self.tensors = {
             "p_x": x, "p_dt": dt, "p_A": A, "p_B": B, "p_C": C, "p_D": D, "p_bias": bias,
@@ -62,7 +71,7 @@ class _Plan:
         self.options = {
             "HAS_D": D is not None, "HAS_BIAS": bias is not None, "WAVEFRONT": top[0] is not None,
             "BAND": BAND, "EVEN_D": self.channels % self.tile.BD == 0, "EVEN_N": self.tile.BN == self.N,
-            "BD": self.tile.BD, "BN": self.tile.BN, "S": self.tile.S, "num_warps": 1, "maxnreg": REGISTERS,
+            "BD": self.tile.BD, "BN": self.tile.BN, "S": COLUMNS, "num_warps": 1, "maxnreg": self.tile.registers,
         }  # fmt: skip
 
 
@@ -87,10 +96,11 @@ _LIBRARY.define(
 
 def _kept(x: Tensor, N: int, corners: int, H: int, W: int, save: bool) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """Shapes of the edges and tops that the forward pass leaves; without `save` a strip overwrites the last one's."""
-    some = tile(N)
-    programs, strips = corners * x.shape[-3] * -(-x.shape[-1] // some.BD), -(-W // some.S)
+    grids = corners * x.shape[-3]
+    some = tile(N, x.shape[-1], grids, quarters(x.device))
+    programs, strips = grids * -(-x.shape[-1] // some.BD), -(-W // COLUMNS)
     state = (some.BN, some.BD)
-    tops = (programs, strips, -(-H // BAND), some.S, *state) if save else (0,)
+    tops = (programs, strips, -(-H // BAND), COLUMNS, *state) if save else (0,)
     return (programs, strips if save else 1, H, *state), tops
 
 
@@ -129,7 +139,7 @@ def backward(
     state = (plan.tile.BN, plan.tile.BD)
     tensors = {
         **plan.tensors, "p_edges": edges, "p_tops": tops, "p_gy": gy,
-        "p_scratch": A.new_empty(launch, BAND, plan.tile.S, *state), "p_right": A.new_empty(launch, H, *state),
+        "p_scratch": A.new_empty(launch, BAND, COLUMNS, *state), "p_right": A.new_empty(launch, H, *state),
         "p_gx": gx, "p_gdt": gdt, "p_gB": gB, "p_gC": gC, "p_sums": sums,
         "p_gdt_top": gdt_top if wavefront else None, "p_gB_top": gB_top if wavefront else None,
         "p_sums_top": sums_top if wavefront else None,
