@@ -16,31 +16,34 @@ from . import corner_kernel as kernel
 
 #: Rows between two that the forward pass keeps states before.
 BAND = 16
-#: Columns of a strip. More would take fewer edges to memory, but more registers, and more of a compiler's time.
-COLUMNS = 2
 #: Warps that share a quarter of a multiprocessor at most, and the registers of a thread that let them.
 WARPS, REGISTERS = 3, 168
 
 
 @dataclass(frozen=True)
 class Tile:
-    """What one warp holds: BN states (a power of two >= N) of BD channels; the registers of a thread."""
+    """What one warp holds: BN states (a power of two >= N) of BD channels, in strips of S columns; the registers of a
+    thread."""
 
     BN: int
     BD: int
+    S: int
     registers: int
 
 
 @lru_cache
-def tile(N: int, channels: int, grids: int, quarters: int) -> Tile:
+def tile(N: int, channels: int, grids: int, wavefront: bool, quarters: int) -> Tile:
     """For so many grids (rows of the batch times corners): up to 8 numbers of state a thread, 32 channels; fewer
-    channels, down to 8, while there are not two warps for each quarter of a multiprocessor."""
+    channels, down to 8, while there are not two warps for each quarter of a multiprocessor.
+
+    Wide strips take fewer edges to memory and hide more of its latency, but want registers, and a compiler's time.
+    """
     BN = 1 << (N - 1).bit_length()
     BD = min(32, 256 // BN)
     while BD > 8 and grids * -(-channels // BD) < 2 * quarters:
         BD //= 2
     lone = grids * -(-channels // BD) <= 2 * quarters
-    return Tile(BN, BD, 255 if lone else REGISTERS)
+    return Tile(BN, BD, 4 if BN <= 2 and not wavefront else 2, 255 if lone else REGISTERS)
 
 
 class _Plan:
@@ -51,9 +54,10 @@ class _Plan:
         self.rows, _, self.channels = x.shape[-3:]
         dt, A, B, bias = left
         self.N = B.shape[-1]
-        self.tile = tile(self.N, self.channels, self.corners * self.rows, quarters(x.device))
+        wavefront = top[0] is not None
+        self.tile = tile(self.N, self.channels, self.corners * self.rows, wavefront, quarters(x.device))
         self.blocks = -(-self.channels // self.tile.BD)
-        self.strips, self.bands = -(-self.W // COLUMNS), -(-self.H // BAND)
+        self.strips, self.bands = -(-self.W // self.tile.S), -(-self.H // BAND)
         self.programs = self.corners * self.rows * self.blocks
         self.tensors = {
             "p_x": x, "p_dt": dt, "p_A": A, "p_B": B, "p_C": C, "p_D": D, "p_bias": bias,
@@ -69,9 +73,9 @@ class _Plan:
             strides = (0, 0, 0) if tensor is None else (_lead(tensor, 4), *tensor.stride()[-3:-1])
             self.numbers |= {f"{name}_{letter}": stride for letter, stride in zip("kbl", strides, strict=True)}
         self.options = {
-            "HAS_D": D is not None, "HAS_BIAS": bias is not None, "WAVEFRONT": top[0] is not None,
+            "HAS_D": D is not None, "HAS_BIAS": bias is not None, "WAVEFRONT": wavefront,
             "BAND": BAND, "EVEN_D": self.channels % self.tile.BD == 0, "EVEN_N": self.tile.BN == self.N,
-            "BD": self.tile.BD, "BN": self.tile.BN, "S": COLUMNS, "num_warps": 1, "maxnreg": self.tile.registers,
+            "BD": self.tile.BD, "BN": self.tile.BN, "S": self.tile.S, "num_warps": 1, "maxnreg": self.tile.registers,
         }  # fmt: skip
 
 
@@ -94,13 +98,15 @@ _LIBRARY.define(
 )
 
 
-def _kept(x: Tensor, N: int, corners: int, H: int, W: int, save: bool) -> tuple[tuple[int, ...], tuple[int, ...]]:
+def _kept(
+    x: Tensor, N: int, corners: int, H: int, W: int, wavefront: bool, save: bool
+) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """Shapes of the edges and tops that the forward pass leaves; without `save` a strip overwrites the last one's."""
     grids = corners * x.shape[-3]
-    some = tile(N, x.shape[-1], grids, quarters(x.device))
-    programs, strips = grids * -(-x.shape[-1] // some.BD), -(-W // COLUMNS)
+    some = tile(N, x.shape[-1], grids, wavefront, quarters(x.device))
+    programs, strips = grids * -(-x.shape[-1] // some.BD), -(-W // some.S)
     state = (some.BN, some.BD)
-    tops = (programs, strips, -(-H // BAND), COLUMNS, *state) if save else (0,)
+    tops = (programs, strips, -(-H // BAND), some.S, *state) if save else (0,)
     return (programs, strips if save else 1, H, *state), tops
 
 
@@ -112,7 +118,7 @@ def forward(
     turns = corners, turned_rows, turned_columns, H, W
     plan = _Plan(x, (dt, A, B, bias), (dt_top, A_top, B_top, bias_top), C, D, turns)
     y = torch.empty(corners, *x.shape[-3:], dtype=x.dtype, device=x.device)
-    edges, tops = (A.new_empty(shape) for shape in _kept(x, plan.N, corners, H, W, save))
+    edges, tops = (A.new_empty(shape) for shape in _kept(x, plan.N, corners, H, W, dt_top is not None, save))
     tensors = {**plan.tensors, "p_y": y, "p_edges": edges, "p_tops": tops if save else edges}
     options = {**plan.options, "SOFTPLUS": softplus, "SAVE": save}
     _forward_kernel(plan.programs, tensors, {**plan.numbers, "one": 1}, options)
@@ -139,7 +145,7 @@ def backward(
     state = (plan.tile.BN, plan.tile.BD)
     tensors = {
         **plan.tensors, "p_edges": edges, "p_tops": tops, "p_gy": gy,
-        "p_scratch": A.new_empty(launch, BAND, COLUMNS, *state), "p_right": A.new_empty(launch, H, *state),
+        "p_scratch": A.new_empty(launch, BAND, plan.tile.S, *state), "p_right": A.new_empty(launch, H, *state),
         "p_gx": gx, "p_gdt": gdt, "p_gB": gB, "p_gC": gC, "p_sums": sums,
         "p_gdt_top": gdt_top if wavefront else None, "p_gB_top": gB_top if wavefront else None,
         "p_sums_top": sums_top if wavefront else None,
@@ -156,7 +162,7 @@ def backward(
 def _forward_fake(*arguments: Any) -> tuple[Tensor, ...]:
     x, A, B, (corners, _, _, H, W, save) = arguments[0], arguments[2], arguments[3], arguments[12:]
     y = x.new_empty(corners, *x.shape[-3:])
-    return y, *(A.new_empty(shape) for shape in _kept(x, B.shape[-1], corners, H, W, save))
+    return y, *(A.new_empty(shape) for shape in _kept(x, B.shape[-1], corners, H, W, arguments[5] is not None, save))
 
 
 def _backward_fake(*arguments: Any) -> tuple[Tensor, ...]:
