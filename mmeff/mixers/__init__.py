@@ -5,9 +5,9 @@ from mmeff.mixers.base import Mixer
 from mmeff.mixers.gated_conv import GatedConv
 from mmeff.mixers.linear_attention import LinearAttention
 from mmeff.mixers.parallel import Parallel
+from mmeff.mixers.scan2d import SS2D, SeparableScan, TimeFrequency, WavefrontScan
 from mmeff.mixers.selective_scan import BiMamba, Mamba
 from mmeff.mixers.sliding_attention import SlidingAttention
-from mmeff.mixers.ss2d import SS2D
 from mmeff.mixers.window_attention import WindowAttention
 
 __all__ = [
@@ -19,6 +19,9 @@ __all__ = [
     "Mamba",
     "Mixer",
     "Parallel",
+    "SeparableScan",
     "SlidingAttention",
+    "TimeFrequency",
+    "WavefrontScan",
     "WindowAttention",
 ]

@@ -17,24 +17,32 @@ class ScanMixer(Mixer):
     """What mixers of K selective scans over E channels have in common: each scan's own parameters.
 
     Of what a scan reads, u: [r, B, C] = W_k u;  dt = softplus(W_dt,k r + b_k). A = -exp(A_log). Initialised as Mamba's.
+    Recurrences of two dimensions may have r, B, A and all of dt once more for their second axis: then the latter lead
+    with an axis of 2 K.
     """
 
-    def __init__(self, dim: int, E: int, K: int, state: int, dt_rank: int | None) -> None:
+    def __init__(self, dim: int, E: int, K: int, state: int, dt_rank: int | None, axes_of_step: int = 1) -> None:
         super().__init__()
         for name, size in {"dim": dim, "expand * dim": E, "state": state, "dt_rank": dt_rank}.items():
             if size is not None and size < 1:
                 raise ValueError(f"{name} must be at least 1, not {size}")
         R = 8 * math.ceil(dim / 128) if dt_rank is None else dt_rank
-        self.sizes = (R, state, state)
+        self.sizes = (R, state, state, R, state)[: 1 + 2 * axes_of_step]
         self.x_weight = nn.Parameter(torch.empty(K, sum(self.sizes), E))
         nn.init.trunc_normal_(self.x_weight, std=E**-0.5, a=-2 * E**-0.5, b=2 * E**-0.5)
-        self.dt_weight = nn.Parameter(torch.empty(K, E, R).uniform_(-(R**-0.5), R**-0.5))
-        dt = torch.empty(K, E).uniform_(math.log(1e-3), math.log(1e-1)).exp()
+        steps = axes_of_step * K
+        self.dt_weight = nn.Parameter(torch.empty(steps, E, R).uniform_(-(R**-0.5), R**-0.5))
+        dt = torch.empty(steps, E).uniform_(math.log(1e-3), math.log(1e-1)).exp()
         self.dt_bias = nn.Parameter(dt + torch.log(-torch.expm1(-dt)))  # softplus(bias) = dt
-        self.A_log = nn.Parameter(torch.arange(1, state + 1, dtype=torch.float32).log().repeat(K, E, 1))
+        self.A_log = nn.Parameter(torch.arange(1, state + 1, dtype=torch.float32).log().repeat(steps, E, 1))
         self.D = nn.Parameter(torch.ones(K, E))
         for parameter in (self.dt_bias, self.A_log, self.D):
             parameter._no_weight_decay = True  # pyright: ignore[reportAttributeAccessIssue]
+
+    def projected(self, u: Tensor) -> tuple[Tensor, ...]:
+        """u (B, L, E), which all scans read -> r, B, C of each, (K, B, L, ...), parts of one product in place."""
+        stacked = F.linear(u, self.x_weight.flatten(0, 1)).unflatten(-1, (len(self.x_weight), -1))
+        return stacked.permute(2, 0, 1, 3).split(self.sizes, dim=-1)
 
 
 #: What the short convolution of a direction sees.

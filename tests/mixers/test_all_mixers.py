@@ -7,7 +7,18 @@ import pytest
 import torch
 
 import mmeff.mixers
-from mmeff.mixers import SS2D, Attention, BiMamba, GatedConv, Mamba, Mixer, Parallel, WindowAttention
+from mmeff.mixers import (
+    SS2D,
+    Attention,
+    BiMamba,
+    GatedConv,
+    Mamba,
+    Mixer,
+    Parallel,
+    SeparableScan,
+    WavefrontScan,
+    WindowAttention,
+)
 from mmeff.tokens import zero_padding
 
 DIM = 16
@@ -20,6 +31,8 @@ VARIANTS = {
     "WindowAttention-shift": partial(WindowAttention, shift=True, window=4),
     "Parallel-causal": partial(Parallel, mixers=[Mamba, partial(Attention, causal=True)]),
     "GatedConv-all": partial(GatedConv, expand=1.0),
+    "SeparableScan-two": partial(SeparableScan, gate=True, state=3, corners=["top-left", "bottom-right"]),
+    "WavefrontScan-one": partial(WavefrontScan, expand=2, state=1, corners=["bottom-left"]),
     "SS2D-gate": partial(SS2D, gate=True, state=3, routes=["hilbert", "windows-2-reversed"]),
 }
 

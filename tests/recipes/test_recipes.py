@@ -18,7 +18,7 @@ RECIPES = sorted(
 )
 BACKBONES = sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "recipes" / "backbones").rglob("*.yaml"))
 #: Backbones for grids of two axes alone, and tokenizers whose tokens lie on one.
-TWO_AXES = ("ss2d",)
+TWO_AXES = ("separable", "ss2d", "time_frequency", "wavefront")
 ONE_AXIS = ("AudioFrames", "AudioWave", "TextBPE", "TextBytes")
 every_recipe = pytest.mark.parametrize("recipe", RECIPES)
 every_backbone = pytest.mark.parametrize("backbone", BACKBONES, ids=lambda path: Path(path).stem)

@@ -100,7 +100,8 @@ def wavefront_scan(
     return _scan(x, left, top, C, D, grid, corners, dt_softplus, grid_sizes, impl)
 
 
-Axis = dict[str, Tensor | None]
+#: dt, A, B and dt_bias of an axis; dt_bias may be None.
+Axis = dict[str, Any]
 
 
 def _scan(
@@ -122,9 +123,8 @@ def _scan(
         x, C = x.masked_fill(outside, 0), C.masked_fill(outside, 0)
         sides = [_masked(side, outside, softplus) for side in sides]
     if impl == "auto":
-        impl = (
-            "triton" if x.is_cuda and _float64(x, sides, C, D) is None and _states(left) <= LARGEST_STATE else "torch"
-        )
+        fits = _float64(x, sides, C, D) is None and left["A"].shape[-1] <= LARGEST_STATE
+        impl = "triton" if x.is_cuda and fits else "torch"
     if impl == "triton":
         y = _triton(x, sides, C, D, grid, corners, softplus)
     else:
@@ -149,7 +149,6 @@ def _triton(
 
     def given(side: Axis) -> tuple[Any, ...]:
         A, bias = side["A"], side["dt_bias"]
-        assert A is not None
         return side["dt"], A.float().mT.contiguous(), side["B"], None if bias is None else bias.float().contiguous()
 
     rows, columns = (sum(1 << k for k, corner in enumerate(corners) if TURNS[corner][axis]) for axis in (0, 1))
@@ -172,7 +171,10 @@ def _one_corner(
     x, C, D = turn(own["x"]), turn(own["C"]), own["D"]
     given = [(turn(axis["dt"]), axis["A"], turn(axis["B"])) for axis in axes]
     if reference:
-        y = (separable_scan_reference if len(axes) == 1 else wavefront_scan_reference)(x, *given, C)
+        if len(axes) == 1:
+            y = separable_scan_reference(x, given[0], C)
+        else:
+            y = wavefront_scan_reference(x, given[0], given[1], C)
     else:
         pairs = [(torch.exp(dt[..., None] * A), (dt * x)[..., None] * B[..., None, :]) for dt, A, B in given]
         h = _separable(*pairs[0]) if len(axes) == 1 else _wavefront(*pairs[0], *pairs[1])
@@ -225,17 +227,11 @@ def _of_corner(name: str, tensor: Tensor | None, k: int, wide: torch.dtype) -> T
 def _masked(side: Axis, outside: Tensor, softplus: bool) -> Axis:
     """dt becomes 0 outside, where nothing enters then, and states pass as they are; they are 0 there or not seen."""
     dt, B, bias = side["dt"], side["B"], side["dt_bias"]
-    assert dt is not None and B is not None
     dt = dt.masked_fill(outside, 0)
     if bias is not None:
         dt = dt + (bias if bias.dim() == 1 else bias[:, None, None])
     dt = dt.masked_fill(outside, -1e4 if softplus else 0.0)  # softplus(-1e4) = 0
     return {**side, "dt": dt, "B": B.masked_fill(outside, 0), "dt_bias": None}
-
-
-def _states(left: Axis) -> int:
-    assert left["A"] is not None
-    return left["A"].shape[-1]
 
 
 def _float64(x: Tensor, sides: list[Axis], C: Tensor, D: Tensor | None) -> str | None:
@@ -254,12 +250,11 @@ def _check(
     if isinstance(corners, str) or not 1 <= len(corners) <= 32 or any(corner not in TURNS for corner in corners):
         raise ValueError(f"corners must be 1 to 32 of {', '.join(TURNS)}, not {corners!r}")
     A, K = left["A"], len(corners)
-    assert A is not None
     if x.dim() not in (3, 4) or A.dim() not in (2, 3):
         raise ValueError(f"x must be ([K,] B, L, D) and A ([K,] D, N), not {tuple(x.shape)} and {tuple(A.shape)}")
     rows, L, channels = x.shape[-3:]
     N = A.shape[-1]
-    if L != grid[0] * grid[1] or min(rows, L, channels, N) == 0:
+    if grid[0] * grid[1] != L or min(rows, L, channels, N) == 0:
         raise ValueError(f"x {tuple(x.shape)} has no {grid[0] * grid[1]} tokens of a {grid[0]} x {grid[1]} grid")
     of_all = {
         "x": (rows, L, channels), "dt": (rows, L, channels), "A": (channels, N), "B": (rows, L, N), "C": (rows, L, N),

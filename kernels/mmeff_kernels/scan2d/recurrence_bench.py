@@ -59,7 +59,7 @@ def passes(run: Callable[..., Tensor], given: Inputs) -> tuple[Callable[[], Tens
 
 
 def contenders(shape: tuple[int, ...], device: torch.device) -> list[tuple[str, Callable[..., Tensor], Inputs]]:
-    grid, corner = shape[1:3], ("top-left",)
+    grid, corner = (shape[1], shape[2]), ("top-left",)
     one, two = inputs(shape, device), inputs(shape, device, copies=2)
     left, scanned = ({k: t for k, t in given.items() if not k.endswith("_top")} for given in (one, two))
     return [

@@ -1,17 +1,18 @@
-"""Draw each order of `orders` over a small grid: python -m mmeff_kernels.scan2d.routes [--out routes.png]
+"""Draw each order of `orders` over a small grid, and what a token sees by each operator:
+
+    python -m mmeff_kernels.scan2d.routes [--out routes.png] [--fields receptive_fields.png]
 
 It needs matplotlib.
 """
 
 import argparse
 
+from .fields import draw_fields
 from .orders import ORDERS, SIZED, route
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", default="routes.png")
-    args = parser.parse_args()
+def draw_routes(out: str) -> None:
+    """Each order as a line from token to token."""
     from matplotlib import pyplot
 
     H, W = 6, 9
@@ -28,8 +29,18 @@ def main() -> None:
         axis.axis("off")
     figure.suptitle(f"routes over {H} x {W} tokens, from dark to light", fontsize=11)
     figure.tight_layout()
-    figure.savefig(args.out, dpi=110)
-    print(args.out)
+    figure.savefig(out, dpi=110)
+    pyplot.close(figure)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", default="routes.png")
+    parser.add_argument("--fields", default="receptive_fields.png")
+    args = parser.parse_args()
+    draw_routes(args.out)
+    draw_fields(args.fields)
+    print(args.out, args.fields)
 
 
 if __name__ == "__main__":
