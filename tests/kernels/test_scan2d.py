@@ -1,5 +1,6 @@
 """Scans over grids: routes are permutations that do what they say; cross-scans against token after token in float64."""
 
+import math
 from typing import Any
 
 import pytest
@@ -7,6 +8,7 @@ import torch
 from torch import Tensor
 
 from mmeff_kernels.scan2d import CORNERS, CROSS, bench, cross_scan, directions, route, table
+from mmeff_kernels.scan2d.fields import DECAY, field, operators
 from mmeff_kernels.scan2d.orders import DOWN, JUMP, LEFT, ORDERS, RIGHT, SIZED, START, UP
 from mmeff_kernels.scan2d.reference import cross_scan_reference
 from mmeff_kernels.scan2d.routes import main
@@ -165,9 +167,36 @@ def test_what_it_refuses() -> None:
 
 
 def test_the_picture_is_drawn(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sys.argv", ["routes", "--out", str(tmp_path / "routes.png")])
+    drawn = {"--out": tmp_path / "routes.png", "--fields": tmp_path / "fields.png"}
+    monkeypatch.setattr("sys.argv", ["routes", *(str(word) for pair in drawn.items() for word in pair)])
     main()
-    assert (tmp_path / "routes.png").stat().st_size > 10_000
+    for path in drawn.values():
+        assert path.stat().st_size > 10_000, path
+
+
+@pytest.mark.parametrize("name", operators((1, 1)))
+def test_a_field_is_a_row_of_the_dense_matrix(name: str) -> None:
+    """Whose columns are what the operator makes of each token alone."""
+    grid, token = (3, 4), (1, 2)
+    run = operators(grid)[name]
+    columns = [run(one.view(1, 12, 1)).flatten() for one in torch.eye(12, dtype=torch.float64)]
+    dense = torch.stack(columns, 1)
+    torch.testing.assert_close(field(run, grid, token), dense[1 * 4 + 2].view(grid), rtol=1e-12, atol=0)
+
+
+@pytest.mark.parametrize(("name", "share"), [
+    ("separable_scan, top-left", lambda i, j: DECAY ** (i + j)),
+    ("wavefront_scan, top-left", lambda i, j: math.comb(i + j, i) * (DECAY / 2) ** (i + j)),
+])  # fmt: skip
+def test_fields_from_one_corner(name: str, share: Any) -> None:
+    """One path of the steps between two tokens; all monotone paths of them, each step halved. Elsewhere exactly 0."""
+    grid, (i, j) = (4, 5), (2, 3)
+    seen = field(operators(grid)[name], grid, (i, j))
+    want = torch.zeros(grid, dtype=torch.float64)
+    for p in range(i + 1):
+        for q in range(j + 1):
+            want[i - p, j - q] = share(p, q)
+    torch.testing.assert_close(seen, want, rtol=1e-12, atol=0)
 
 
 @pytest.mark.gpu

@@ -7,8 +7,10 @@ import torch
 from torch import Tensor
 
 from ..finding import Finding, compare_implementations, draw
+from .line import line_scan
 from .op import cross_scan
 from .orders import CROSS
+from .recurrence import separable_scan, wavefront_scan
 from .reference import cross_scan_reference
 
 GRID = (5, 7)
@@ -20,10 +22,30 @@ SHAPES = {
 
 
 def check(device: torch.device) -> Iterator[Finding]:
-    """Four routes with parameters of their own: y and every gradient."""
+    """Four routes, corners or directions with parameters of their own: y and every gradient."""
     drawn = draw(SHAPES)
     drawn["A"], drawn["dt"] = -drawn["A"].abs(), drawn["dt"].abs()
     yield from compare_implementations("cross_scan", drawn, _run, device, ("x", "dt", "B", "C"), _define)
+    drawn |= {name: drawn[name].squeeze(-2) for name in "BC"}
+    narrow = ("x", "dt", "B", "C", "dt_top", "B_top")
+    for scan in (separable_scan, wavefront_scan):
+
+        def run(tensors: dict[str, Tensor], impl: Any, scan: Any = scan) -> Tensor:
+            return scan(**tensors, grid=GRID, impl=impl)
+
+        yield from compare_implementations(
+            scan.__name__, drawn, run, device, narrow, lambda wide, run=run: run(wide, "reference")
+        )
+        drawn |= {f"{name}_top": drawn[name].flip(0) for name in ("dt", "A", "B")}
+    lines = draw({"x": (2, L, 24), "weights": (K, 2, L, 3, 1), "u": (K, 2, L, 24), "D": (K, 24)})
+    lines["weights"] = lines["weights"].softmax(-2)
+
+    def walk(tensors: dict[str, Tensor], impl: Any) -> Tensor:
+        return line_scan(**tensors, grid=GRID, impl=impl)
+
+    yield from compare_implementations(
+        "line_scan", lines, walk, device, ("x", "weights", "u"), lambda wide: walk(wide, "reference")
+    )
 
 
 def _run(tensors: dict[str, Tensor], impl: Any) -> Tensor:

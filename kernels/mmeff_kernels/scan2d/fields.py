@@ -55,7 +55,7 @@ def field(run: Callable[[Tensor], Tensor], grid: tuple[int, int], token: tuple[i
 
 def draw_fields(out: str) -> None:
     """The centre's field by each operator, as shares of its largest entry on one logarithmic scale."""
-    from matplotlib import colors, pyplot
+    from matplotlib import colors, pyplot, ticker
 
     centre = GRID[0] // 2, GRID[1] // 2
     figure, axes = pyplot.subplots(3, 3, figsize=(9, 7.4), layout="constrained")
@@ -65,12 +65,13 @@ def draw_fields(out: str) -> None:
         share = (found / found.max()).masked_fill(found == 0, torch.nan)
         image = axis.imshow(share.numpy(), cmap=palette, norm=scale)
         axis.plot(centre[1], centre[0], marker="+", color="red", markersize=7)
-        axis.set_title(title, fontsize=10)
+        axis.set_title(title, fontsize=9)
         axis.set(xticks=[], yticks=[])
         for spine in axis.spines.values():
             spine.set_color("0.8")
     assert image is not None
-    bar = figure.colorbar(image, ax=axes, orientation="horizontal", extend="min", format="%g", aspect=50, shrink=0.8)
+    percent = ticker.FuncFormatter(lambda share, _: f"{100 * share:g}%")
+    bar = figure.colorbar(image, ax=axes, orientation="horizontal", extend="min", format=percent, aspect=50, shrink=0.8)
     bar.set_label("share of the largest entry; grey: less, white: 0", fontsize=9)
     figure.suptitle(f"what the centre (+) of {GRID[0]} x {GRID[1]} tokens sees at a decay of {DECAY}", fontsize=11)
     figure.savefig(out, dpi=110)
