@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from mmeff_kernels.scan2d import FOUR_CORNERS, recurrence_bench, separable_scan, wavefront_scan
+from mmeff_kernels.scan2d import FOUR_CORNERS, corner_operators, recurrence_bench, separable_scan, wavefront_scan
 from mmeff_kernels.scan2d.recurrence_reference import separable_scan_reference, wavefront_scan_reference
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
@@ -151,8 +151,6 @@ def test_a_row_with_nan_spoils_no_other(scan: Any) -> None:
 
 @every_scan
 def test_more_programs_than_a_launch(scan: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    from mmeff_kernels.scan2d import corner_operators
-
     given = served(scan, inputs((2, 3), 40, 1, 4))
     want = found(scan, given, grid=(2, 3), impl="reference")
     monkeypatch.setattr(corner_operators, "quarters", lambda _: 1)
@@ -190,6 +188,23 @@ def test_operators_compile_and_count(scan: Any) -> None:
         run().sum().backward()
     forward, backward = (9 * N + 3, 25 * N + 9) if scan is separable_scan else (14 * N + 4, 36 * N + 14)
     assert counter.get_total_flops() == tokens * (forward + backward)
+
+
+@every_scan
+def test_operators_are_what_they_say(scan: Any) -> None:
+    """Schemas, fakes and their shapes."""
+    given = {k: t.to(DEVICE, torch.float32) for k, t in inputs((3, 4), 6, 2, 4).items()}
+
+    def axis(end: str) -> tuple[Tensor | None, ...]:
+        if end and scan is separable_scan:
+            return None, None, None, None
+        return given[f"dt{end}"], given[f"A{end}"].mT.contiguous(), given[f"B{end}"], given[f"dt_bias{end}"]
+
+    told = (given["x"], *axis(""), *axis("_top"), given["C"], given["D"], True, 4, 12, 10, 3, 4)
+    for save in (True, False):
+        torch.library.opcheck(torch.ops.mmeff.corner_scan_forward, (*told, save))
+    y, *kept = torch.ops.mmeff.corner_scan_forward(*told, True)
+    torch.library.opcheck(torch.ops.mmeff.corner_scan_backward, (y[0], *kept, *told))
 
 
 def test_what_they_refuse() -> None:

@@ -26,7 +26,7 @@ def check(device: torch.device) -> Iterator[Finding]:
     drawn = draw(SHAPES)
     drawn["A"], drawn["dt"] = -drawn["A"].abs(), drawn["dt"].abs()
     yield from compare_implementations("cross_scan", drawn, _run, device, ("x", "dt", "B", "C"), _define)
-    drawn |= {name: drawn[name].squeeze(-2) for name in "BC"}
+    drawn |= {name: drawn[name].detach().squeeze(-2) for name in "BC"}
     narrow = ("x", "dt", "B", "C", "dt_top", "B_top")
     for scan in (separable_scan, wavefront_scan):
 
@@ -36,7 +36,7 @@ def check(device: torch.device) -> Iterator[Finding]:
         yield from compare_implementations(
             scan.__name__, drawn, run, device, narrow, lambda wide, run=run: run(wide, "reference")
         )
-        drawn |= {f"{name}_top": drawn[name].flip(0) for name in ("dt", "A", "B")}
+        drawn |= {f"{name}_top": drawn[name].detach().flip(0) for name in ("dt", "A", "B")}
     lines = draw({"x": (2, L, 24), "weights": (K, 2, L, 3, 1), "u": (K, 2, L, 24), "D": (K, 24)})
     lines["weights"] = lines["weights"].softmax(-2)
 
