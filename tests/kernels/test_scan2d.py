@@ -220,8 +220,9 @@ def test_real_sizes(grid: tuple[int, int], N: int) -> None:
 
 @pytest.mark.gpu
 def test_routes_need_no_copies() -> None:
-    """Beyond the inputs: y and the gradients of each route, once."""
+    """Beyond the inputs, in sizes of x: y, x's gradient of four routes and its sum (6), dt's gradient (4), states of
+    every fourth step (2). A copy of what the four routes read would take 8 more."""
     shape = (64, 56, 56, 96, 1)
     given = bench.inputs(shape, torch.device(DEVICE))
-    in_place, copying = (peak_mib(bench.passes(scan, given, (56, 56))[1]) for scan in (bench.in_place, bench.copying))
-    assert in_place <= copying / 2, (in_place, copying)
+    size = given[0].nbytes / 2**20
+    assert peak_mib(bench.passes(bench.in_place, given, (56, 56))[1]) <= 12.5 * size

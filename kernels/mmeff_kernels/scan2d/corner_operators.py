@@ -1,7 +1,6 @@
 """The recurrences from corners as torch operators: launches of their kernels, gradients, FLOPs."""
 
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
 
 import torch
@@ -31,7 +30,6 @@ class Tile:
     registers: int
 
 
-@lru_cache
 def tile(N: int, channels: int, grids: int, wavefront: bool, quarters: int) -> Tile:
     """For so many grids (rows of the batch times corners): up to 8 numbers of state a thread, 32 channels; fewer
     channels, down to 8, while there are not two warps for each quarter of a multiprocessor.
