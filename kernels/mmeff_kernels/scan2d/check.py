@@ -41,7 +41,8 @@ def check(device: torch.device) -> Iterator[Finding]:
     lines["weights"] = lines["weights"].softmax(-2)
 
     def walk(tensors: dict[str, Tensor], impl: Any) -> Tensor:
-        return line_scan(**tensors, grid=GRID, impl=impl)
+        x, weights, u, D = tensors.values()
+        return line_scan(x, weights, u, D, grid=GRID, impl=impl)
 
     yield from compare_implementations(
         "line_scan", lines, walk, device, ("x", "weights", "u"), lambda wide: walk(wide, "reference")

@@ -10,7 +10,8 @@ from torch.utils.flop_counter import register_flop_formula
 
 from ..launcher import Launcher
 from ..selective_scan.division import quarters
-from ..selective_scan.operators import _shared as shared
+from ..selective_scan.launch import lead_stride
+from ..selective_scan.operators import shared
 from . import corner_kernel as kernel
 
 #: Rows between two that the forward pass keeps states before.
@@ -64,22 +65,17 @@ class _Plan:
         self.numbers = {
             "H": self.H, "W": self.W, "rows": self.rows, "blocks": self.blocks, "channels": self.channels,
             "N": self.N, "turned_rows": self.turned_rows, "turned_columns": self.turned_columns,
-            "A_k": _lead(A, 3), "D_k": _lead(D, 2), "bias_k": _lead(bias, 2),
-            "A_top_k": _lead(top[1], 3), "bias_top_k": _lead(top[3], 2),
+            "A_k": lead_stride(A, 3), "D_k": lead_stride(D, 2), "bias_k": lead_stride(bias, 2),
+            "A_top_k": lead_stride(top[1], 3), "bias_top_k": lead_stride(top[3], 2),
         }  # fmt: skip
         for name, tensor in {"x": x, "dt": dt, "B": B, "C": C, "dt_top": top[0], "B_top": top[2]}.items():
-            strides = (0, 0, 0) if tensor is None else (_lead(tensor, 4), *tensor.stride()[-3:-1])
+            strides = (0, 0, 0) if tensor is None else (lead_stride(tensor, 4), *tensor.stride()[-3:-1])
             self.numbers |= {f"{name}_{letter}": stride for letter, stride in zip("kbl", strides, strict=True)}
         self.options = {
             "HAS_D": D is not None, "HAS_BIAS": bias is not None, "WAVEFRONT": wavefront,
             "BAND": BAND, "EVEN_D": self.channels % self.tile.BD == 0, "EVEN_N": self.tile.BN == self.N,
             "BD": self.tile.BD, "BN": self.tile.BN, "S": self.tile.S, "num_warps": 1, "maxnreg": self.tile.registers,
         }  # fmt: skip
-
-
-def _lead(tensor: Tensor | None, axes: int) -> int:
-    """The stride of the axis K of a tensor of so many axes; 0 if all corners share the tensor."""
-    return tensor.stride(0) if tensor is not None and tensor.dim() == axes else 0
 
 
 _forward_kernel, _backward_kernel = Launcher(kernel.forward_kernel), Launcher(kernel.backward_kernel)

@@ -133,7 +133,7 @@ def _scan(
         ys = []
         for k, corner in enumerate(corners):
             own = {name: _of_corner(name, t, k, wide) for name, t in tensors.items()}
-            axes = [{name: _of_corner(name, t, k, wide) for name, t in side.items()} for side in sides]
+            axes: list[Axis] = [{name: _of_corner(name, t, k, wide) for name, t in side.items()} for side in sides]
             for axis in axes:
                 axis["dt"] = step_sizes(axis["dt"], None, axis.pop("dt_bias"), softplus)
             ys.append(_one_corner(own, axes, grid, TURNS[corner], impl == "reference"))
@@ -159,7 +159,7 @@ def _triton(
 
 
 def _one_corner(
-    own: dict[str, Any], axes: list[dict[str, Any]], grid: tuple[int, int], turns: tuple[bool, bool], reference: bool
+    own: dict[str, Any], axes: list[Axis], grid: tuple[int, int], turns: tuple[bool, bool], reference: bool
 ) -> Tensor:
     """Both paths on the CPU: turn the grid so that the corner comes first, scan, turn back."""
     H, W = grid

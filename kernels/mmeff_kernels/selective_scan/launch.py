@@ -61,7 +61,7 @@ class _Plan:
             "L": self.L, "rows": self.rows,
             "span": span, "chunks": self.chunks, "blocks": self.blocks,
             "channels": self.channels, "per_group": per_group, "N": self.N, "backward": backward,
-            **_strides("dt", dt), "A_k": _own(A, 3), "bias_k": _own(bias, 2),
+            **_strides("dt", dt), "A_k": lead_stride(A, 3), "bias_k": lead_stride(bias, 2),
         }  # fmt: skip
         self.options = {
             "HAS_BIAS": bias is not None, "HAS_TABLE": table is not None,
@@ -74,7 +74,7 @@ class _Plan:
 
     def numbers(self, x: Tensor, B: Tensor, C: Tensor, D: Tensor | None) -> dict[str, int]:
         """What `forward_kernel` and `backward_kernel` are told beyond what all kernels are."""
-        own = {"total": self.total, "D_k": _own(D, 2)}
+        own = {"total": self.total, "D_k": lead_stride(D, 2)}
         return {**self.sizes, **own, **_strides("x", x), **_strides("B", B), **_strides("C", C)}
 
     def starts(self, value: Tensor, weight: Tensor, first: Tensor | None, adjoint: bool) -> Tensor | None:
@@ -96,7 +96,7 @@ class _Plan:
         return ends
 
 
-def _own(tensor: Tensor | None, axes: int) -> int:
+def lead_stride(tensor: Tensor | None, axes: int) -> int:
     """The stride of the axis K of a tensor of so many axes; 0 if all routes share the tensor."""
     return tensor.stride(0) if tensor is not None and tensor.dim() == axes else 0
 
@@ -194,7 +194,7 @@ def backward(
         "p_gy": gy, "p_starts": starts if starts is not None else A,
         "p_gx": gx, "p_gdt": gdt, "p_gB": gBC[0], "p_gC": gBC[1], "p_sums": sums, "p_first": g_first,
     }  # fmt: skip
-    numbers = {**plan.numbers(x, B, C, D), "has_start": int(starts is not None), "gy_k": _own(gy, 4)}
+    numbers = {**plan.numbers(x, B, C, D), "has_start": int(starts is not None), "gy_k": lead_stride(gy, 4)}
     options = {
         **plan.options, "HAS_D": D is not None, "ONCE": once, "FIRST": first,
         "AGAIN": AGAIN, "SAVED": plan.tile.saved, "T": T,

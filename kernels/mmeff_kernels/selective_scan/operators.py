@@ -149,19 +149,19 @@ class TritonScan(torch.autograd.Function):
         gW = None
         if W is not None:
             low = dt.expand(routes, *dt.shape[-3:])
-            gW = _shared(weight_gradient(gdt.flatten(1, 2), low.flatten(1, 2)).to(W.dtype), W)
+            gW = shared(weight_gradient(gdt.flatten(1, 2), low.flatten(1, 2)).to(W.dtype), W)
             gdt = (gdt.flatten(1, 2) @ W.to(gdt.dtype)).unflatten(1, gdt.shape[1:3])
         gB, gC = gBC[0].to(B.dtype), gBC[1].to(C.dtype)
         N = A.shape[-2]
         gA, gD, gbias = sums[:, :N].mT, sums[:, N], sums[:, N + 1]
         return (
-            _shared(gx, x), _shared(gdt, dt), gW, _shared(gA, A), _shared(gB, B), _shared(gC, C),
-            None if D is None else _shared(gD, D), None if bias is None else _shared(gbias, bias),
+            shared(gx, x), shared(gdt, dt), gW, shared(gA, A), shared(gB, B), shared(gC, C),
+            None if D is None else shared(gD, D), None if bias is None else shared(gbias, bias),
             g_first.mT if ctx.has_state else None, *[None] * 8,
         )  # fmt: skip
 
 
-def _shared(gradient: Tensor, tensor: Tensor) -> Tensor:
+def shared(gradient: Tensor, tensor: Tensor) -> Tensor:
     """(K, ...) summed over the routes if they share the tensor."""
     if gradient.dim() == tensor.dim():
         return gradient
