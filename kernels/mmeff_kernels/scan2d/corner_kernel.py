@@ -50,9 +50,51 @@ def tokens(i, j, H, W, up, back, S: tl.constexpr):
 
 
 @triton.jit
-def outer(v, w, BY_STATE: tl.constexpr):
-    """v of channels times w of states, (BD, BN) or, BY_STATE, (BN, BD)."""
-    return v[None, :] * w[:, None] if BY_STATE else v[:, None] * w[None, :]
+def read_row(
+    i, j, H, W, up, back, p_x, p_dt, p_B, p_dt_top, p_B_top, x_l, dt_l, B_l, dt_top_l, B_top_l, o_d, m_d, o_n, m_n,
+    WAVEFRONT: tl.constexpr, S: tl.constexpr,
+):  # fmt: skip
+    """Of S tokens of a row: places, x, dt, B, and dt and B of the top, which are the same if there is one axis."""
+    places = tokens(i, j, H, W, up, back, S)
+    xs = load_rows(p_x, places, x_l, o_d, m_d, S)
+    raws = load_rows(p_dt, places, dt_l, o_d, m_d, S)
+    Bs = load_rows(p_B, places, B_l, o_n, m_n, S)
+    raws_top, Bs_top = raws, Bs
+    if WAVEFRONT:
+        raws_top = load_rows(p_dt_top, places, dt_top_l, o_d, m_d, S)
+        Bs_top = load_rows(p_B_top, places, B_top_l, o_n, m_n, S)
+    return places, xs, raws, Bs, raws_top, Bs_top
+
+
+@triton.jit
+def of_channels(v, BY_STATE: tl.constexpr):
+    return v[None, :] if BY_STATE else v[:, None]
+
+
+@triton.jit
+def of_states(v, BY_STATE: tl.constexpr):
+    return v.to(tl.float32)[:, None] if BY_STATE else v.to(tl.float32)[None, :]
+
+
+@triton.jit
+def step(
+    x, raw, B, raw_top, B_top, b_A, b_A_top, b_bias, b_bias_top, b_left, b_top, inside,
+    SOFTPLUS: tl.constexpr, WAVEFRONT: tl.constexpr, BY_STATE: tl.constexpr,
+):  # fmt: skip
+    """What a token leaves to its right, and its state; from what has come from its left, and the state above it."""
+    b_x = x.to(tl.float32)
+    b_dt, _ = step_size(raw, b_bias, inside, SOFTPLUS)
+    b_u = of_channels(b_dt * b_x, BY_STATE) * of_states(B, BY_STATE)
+    b_a = tl.exp2(of_channels(b_dt, BY_STATE) * b_A)
+    if WAVEFRONT:
+        b_dt, _ = step_size(raw_top, b_bias_top, inside, SOFTPLUS)
+        b_u += of_channels(b_dt * b_x, BY_STATE) * of_states(B_top, BY_STATE)
+        b_left = 0.5 * (b_a * b_left + (tl.exp2(of_channels(b_dt, BY_STATE) * b_A_top) * b_top + b_u))
+        b_h = b_left
+    else:
+        b_left = b_a * b_left + b_u
+        b_h = b_a * b_top + b_left
+    return b_left, b_h
 
 
 @triton.jit(do_not_specialize=ALIKE)
@@ -82,9 +124,9 @@ def forward_kernel(
     p_B += i_k * B_k + i_b * B_b
     p_C += i_k * C_k + i_b * C_b
     p_y += (i_k * rows + i_b) * H * W * channels
+    b_A_top, b_bias_top = b_A, b_bias
     if WAVEFRONT:
         b_A_top = tl.load(p_A_top + i_k * A_top_k + o_state, m_state, 0.0) * LOG2_E
-        b_bias_top = tl.zeros([BD], tl.float32)
         if HAS_BIAS:
             b_bias_top = tl.load(p_bias_top + i_k * bias_top_k + o_d, m_d, 0.0)
         p_dt_top += i_k * dt_top_k + i_b * dt_top_b
@@ -98,14 +140,11 @@ def forward_kernel(
         hs = ()
         for _s in tl.static_range(S):
             hs = hs + (tl.zeros([BD, BN], tl.float32),)
-        places = tokens(0, j, H, W, up, back, S)
-        xs = load_rows(p_x, places, x_l, o_d, m_d, S)
-        raws = load_rows(p_dt, places, dt_l, o_d, m_d, S)
-        Bs = load_rows(p_B, places, B_l, o_n, m_n, S)
+        places, xs, raws, Bs, raws_top, Bs_top = read_row(
+            0, j, H, W, up, back, p_x, p_dt, p_B, p_dt_top, p_B_top, x_l, dt_l, B_l, dt_top_l, B_top_l,
+            o_d, m_d, o_n, m_n, WAVEFRONT, S,
+        )  # fmt: skip
         Cs = load_rows(p_C, places, C_l, o_n, m_n, S)
-        if WAVEFRONT:
-            raws_top = load_rows(p_dt_top, places, dt_top_l, o_d, m_d, S)
-            Bs_top = load_rows(p_B_top, places, B_top_l, o_n, m_n, S)
         p_come = p_edges - (H * line if SAVE else 0)  # what the strip before has left
         m_come = (o_tile >= 0) & (strip > 0)
         b_come = tl.load(p_come + o_tile, m_come, 0.0)
@@ -115,40 +154,27 @@ def forward_kernel(
                     for s in tl.static_range(S):
                         tl.store(p_tops + s * line + o_tile, hs[s])
                     p_tops += S * line
-            next_places = tokens(i + 1, j, H, W, up, back, S)
-            next_xs = load_rows(p_x, next_places, x_l, o_d, m_d, S)
-            next_raws = load_rows(p_dt, next_places, dt_l, o_d, m_d, S)
-            next_Bs = load_rows(p_B, next_places, B_l, o_n, m_n, S)
+            next_places, next_xs, next_raws, next_Bs, next_raws_top, next_Bs_top = read_row(
+                i + 1, j, H, W, up, back, p_x, p_dt, p_B, p_dt_top, p_B_top, x_l, dt_l, B_l, dt_top_l, B_top_l,
+                o_d, m_d, o_n, m_n, WAVEFRONT, S,
+            )  # fmt: skip
             next_Cs = load_rows(p_C, next_places, C_l, o_n, m_n, S)
-            if WAVEFRONT:
-                next_raws_top = load_rows(p_dt_top, next_places, dt_top_l, o_d, m_d, S)
-                next_Bs_top = load_rows(p_B_top, next_places, B_top_l, o_n, m_n, S)
             b_next_come = tl.load(p_come + tl.minimum(i + 1, H - 1) * line + o_tile, m_come, 0.0)
             b_left = b_come
             new = ()
             for s in tl.static_range(S):
                 inside = j + s < W
-                b_x = xs[s].to(tl.float32)
-                b_dt, _ = step_size(raws[s], b_bias, inside, SOFTPLUS)
-                b_u = outer(b_dt * b_x, Bs[s].to(tl.float32), False)
-                b_a = tl.exp2(b_dt[:, None] * b_A)
-                if WAVEFRONT:
-                    b_dt, _ = step_size(raws_top[s], b_bias_top, inside, SOFTPLUS)
-                    b_u += outer(b_dt * b_x, Bs_top[s].to(tl.float32), False)
-                    b_a_top = tl.exp2(b_dt[:, None] * b_A_top)
-                    b_left = 0.5 * (b_a * b_left + (b_a_top * hs[s] + b_u))
-                    b_h = b_left
-                else:
-                    b_left = b_a * b_left + b_u
-                    b_h = b_a * hs[s] + b_left
-                b_y = tl.sum(b_h * Cs[s].to(tl.float32)[None, :], 1) + b_D * b_x
+                b_left, b_h = step(
+                    xs[s], raws[s], Bs[s], raws_top[s], Bs_top[s], b_A, b_A_top, b_bias, b_bias_top, b_left, hs[s],
+                    inside, SOFTPLUS, WAVEFRONT, False,
+                )  # fmt: skip
+                b_y = tl.sum(b_h * of_states(Cs[s], False), 1) + b_D * xs[s].to(tl.float32)
                 tl.store(p_y + (places[s] * channels + o_d), b_y, m_d & inside)
                 new = new + (b_h,)
             tl.store(p_edges + i * line + o_tile, b_left)
             hs = new
             xs, raws, Bs, Cs, places, b_come = next_xs, next_raws, next_Bs, next_Cs, next_places, b_next_come
-            if WAVEFRONT:
-                raws_top, Bs_top = next_raws_top, next_Bs_top
+            raws_top, Bs_top = next_raws_top, next_Bs_top
         if SAVE:
             p_edges += H * line
         tl.debug_barrier()  # what this strip leaves is written before the next one reads it
@@ -190,9 +216,9 @@ def backward_kernel(
     p_gC += o_part
     b_gA = tl.zeros([BN, BD], tl.float32)
     b_gD, b_gbias = tl.zeros([BD], tl.float32), tl.zeros([BD], tl.float32)
+    b_A_top, b_bias_top = b_A, b_bias
     if WAVEFRONT:
         b_A_top = tl.load(p_A_top + i_k * A_top_k + o_state, m_state, 0.0) * LOG2_E
-        b_bias_top = tl.zeros([BD], tl.float32)
         if HAS_BIAS:
             b_bias_top = tl.load(p_bias_top + i_k * bias_top_k + o_d, m_d, 0.0)
         p_dt_top += i_k * dt_top_k + i_b * dt_top_b
@@ -222,55 +248,36 @@ def backward_kernel(
             for s in tl.static_range(S):
                 hs = hs + (tl.load(p_tops + ((strip * bands + band) * S + s).to(tl.int64) * line + o_tile),)
                 tl.store(p_scratch + s * line + o_tile, hs[s])
-            places = tokens(begin, j, H, W, up, back, S)
-            xs = load_rows(p_x, places, x_l, o_d, m_d, S)
-            raws = load_rows(p_dt, places, dt_l, o_d, m_d, S)
-            Bs = load_rows(p_B, places, B_l, o_n, m_n, S)
-            if WAVEFRONT:
-                raws_top = load_rows(p_dt_top, places, dt_top_l, o_d, m_d, S)
-                Bs_top = load_rows(p_B_top, places, B_top_l, o_n, m_n, S)
+            places, xs, raws, Bs, raws_top, Bs_top = read_row(
+                begin, j, H, W, up, back, p_x, p_dt, p_B, p_dt_top, p_B_top, x_l, dt_l, B_l, dt_top_l, B_top_l,
+                o_d, m_d, o_n, m_n, WAVEFRONT, S,
+            )  # fmt: skip
             b_left = tl.load(p_come + begin * line + o_tile, m_come, 0.0)
             for i in range(begin, end - 1):
-                places = tokens(i + 1, j, H, W, up, back, S)
-                next_xs = load_rows(p_x, places, x_l, o_d, m_d, S)
-                next_raws = load_rows(p_dt, places, dt_l, o_d, m_d, S)
-                next_Bs = load_rows(p_B, places, B_l, o_n, m_n, S)
-                if WAVEFRONT:
-                    next_raws_top = load_rows(p_dt_top, places, dt_top_l, o_d, m_d, S)
-                    next_Bs_top = load_rows(p_B_top, places, B_top_l, o_n, m_n, S)
+                places, next_xs, next_raws, next_Bs, next_raws_top, next_Bs_top = read_row(
+                    i + 1, j, H, W, up, back, p_x, p_dt, p_B, p_dt_top, p_B_top, x_l, dt_l, B_l, dt_top_l, B_top_l,
+                    o_d, m_d, o_n, m_n, WAVEFRONT, S,
+                )  # fmt: skip
                 b_next_left = tl.load(p_come + (i + 1) * line + o_tile, m_come, 0.0)
                 new = ()
                 for s in tl.static_range(S):
-                    inside = j + s < W
-                    b_x = xs[s].to(tl.float32)
-                    b_dt, _ = step_size(raws[s], b_bias, inside, SOFTPLUS)
-                    b_u = outer(b_dt * b_x, Bs[s].to(tl.float32), True)
-                    b_a = tl.exp2(b_dt[None, :] * b_A)
-                    if WAVEFRONT:
-                        b_dt, _ = step_size(raws_top[s], b_bias_top, inside, SOFTPLUS)
-                        b_u += outer(b_dt * b_x, Bs_top[s].to(tl.float32), True)
-                        b_left = 0.5 * (b_a * b_left + (tl.exp2(b_dt[None, :] * b_A_top) * hs[s] + b_u))
-                        b_h = b_left
-                    else:
-                        b_left = b_a * b_left + b_u
-                        b_h = b_a * hs[s] + b_left
+                    b_left, b_h = step(
+                        xs[s], raws[s], Bs[s], raws_top[s], Bs_top[s], b_A, b_A_top, b_bias, b_bias_top, b_left, hs[s],
+                        j + s < W, SOFTPLUS, WAVEFRONT, True,
+                    )  # fmt: skip
                     tl.store(p_scratch + ((i + 1 - begin) * S + s) * line + o_tile, b_h)
                     new = new + (b_h,)
                 hs = new
                 xs, raws, Bs, b_left = next_xs, next_raws, next_Bs, b_next_left
-                if WAVEFRONT:
-                    raws_top, Bs_top = next_raws_top, next_Bs_top
+                raws_top, Bs_top = next_raws_top, next_Bs_top
             tl.debug_barrier()  # the scratch is written before it is read
 
-            places = tokens(end - 1, j, H, W, up, back, S)
-            xs = load_rows(p_x, places, x_l, o_d, m_d, S)
-            raws = load_rows(p_dt, places, dt_l, o_d, m_d, S)
-            Bs = load_rows(p_B, places, B_l, o_n, m_n, S)
+            places, xs, raws, Bs, raws_top, Bs_top = read_row(
+                end - 1, j, H, W, up, back, p_x, p_dt, p_B, p_dt_top, p_B_top, x_l, dt_l, B_l, dt_top_l, B_top_l,
+                o_d, m_d, o_n, m_n, WAVEFRONT, S,
+            )  # fmt: skip
             Cs = load_rows(p_C, places, C_l, o_n, m_n, S)
             gys = load_rows(p_gy, places, channels, o_d, m_d, S)
-            if WAVEFRONT:
-                raws_top = load_rows(p_dt_top, places, dt_top_l, o_d, m_d, S)
-                Bs_top = load_rows(p_B_top, places, B_top_l, o_n, m_n, S)
             b_right = tl.load(p_right + (end - 1) * line + o_tile, m_right, 0.0)
             b_left = tl.load(p_come + (end - 1) * line + o_tile, m_come, 0.0)
             for walked_rows in range(0, end - begin):
@@ -278,30 +285,21 @@ def backward_kernel(
                 tops = ()  # the states above this row, for its end: stores lie between, which loads do not pass
                 for s in tl.static_range(S):
                     tops = tops + (tl.load(p_scratch + ((i - begin) * S + s) * line + o_tile),)
-                next_places = tokens(i - 1, j, H, W, up, back, S)
-                next_xs = load_rows(p_x, next_places, x_l, o_d, m_d, S)
-                next_raws = load_rows(p_dt, next_places, dt_l, o_d, m_d, S)
-                next_Bs = load_rows(p_B, next_places, B_l, o_n, m_n, S)
+                next_places, next_xs, next_raws, next_Bs, next_raws_top, next_Bs_top = read_row(
+                    i - 1, j, H, W, up, back, p_x, p_dt, p_B, p_dt_top, p_B_top, x_l, dt_l, B_l, dt_top_l, B_top_l,
+                    o_d, m_d, o_n, m_n, WAVEFRONT, S,
+                )  # fmt: skip
                 next_Cs = load_rows(p_C, next_places, C_l, o_n, m_n, S)
                 next_gys = load_rows(p_gy, next_places, channels, o_d, m_d, S)
-                if WAVEFRONT:
-                    next_raws_top = load_rows(p_dt_top, next_places, dt_top_l, o_d, m_d, S)
-                    next_Bs_top = load_rows(p_B_top, next_places, B_top_l, o_n, m_n, S)
                 before = tl.maximum(i - 1, 0) * line
                 b_next_right = tl.load(p_right + before + o_tile, m_right, 0.0)
                 b_next_left = tl.load(p_come + before + o_tile, m_come, 0.0)
                 lefts = (b_left,)  # before each of the S tokens, and after the last
                 for s in tl.static_range(S):
-                    b_dt, _ = step_size(raws[s], b_bias, j + s < W, SOFTPLUS)
-                    b_x = xs[s].to(tl.float32)
-                    b_u = outer(b_dt * b_x, Bs[s].to(tl.float32), True)
-                    b_a = tl.exp2(b_dt[None, :] * b_A)
-                    if WAVEFRONT:
-                        b_dt, _ = step_size(raws_top[s], b_bias_top, j + s < W, SOFTPLUS)
-                        b_u += outer(b_dt * b_x, Bs_top[s].to(tl.float32), True)
-                        b_left = 0.5 * (b_a * b_left + (tl.exp2(b_dt[None, :] * b_A_top) * tops[s] + b_u))
-                    else:
-                        b_left = b_a * b_left + b_u
+                    b_left, _h = step(
+                        xs[s], raws[s], Bs[s], raws_top[s], Bs_top[s], b_A, b_A_top, b_bias, b_bias_top, b_left,
+                        tops[s], j + s < W, SOFTPLUS, WAVEFRONT, True,
+                    )  # fmt: skip
                     lefts = lefts + (b_left,)
                 above = ()
                 for s in tl.static_range(S - 1, -1, -1):
@@ -311,7 +309,7 @@ def backward_kernel(
                     b_dt, b_slope = step_size(raws[s], b_bias, inside, SOFTPLUS)
                     b_a = tl.exp2(b_dt[None, :] * b_A)
                     b_top = tops[s]
-                    b_g = outer(b_gy, b_C, True) + gs[s]
+                    b_g = b_gy[None, :] * b_C[:, None] + gs[s]
                     if WAVEFRONT:
                         b_h = lefts[s + 1]
                         b_gu = 0.5 * (b_g + b_right)
@@ -324,7 +322,7 @@ def backward_kernel(
                         b_gdt = (b_x * b_gdtx_top + tl.sum(b_q_top * b_A_top, 0) * LN_2) * b_slope_top
                         tl.store(p_gdt_top + (places[s] * channels + o_d), b_gdt, m_d & inside)
                         b_gbias_top += tl.where(inside, b_gdt, 0.0)
-                        b_gB = tl.sum(outer(b_dt_top * b_x, tl.full([BN], 1.0, tl.float32), True) * b_gu, 1)
+                        b_gB = tl.sum((b_dt_top * b_x)[None, :] * b_gu, 1)
                         tl.store(p_gB_top + (places[s] * N + o_n), b_gB, m_n & inside)
                         b_q = b_right * lefts[s]
                     else:
@@ -351,9 +349,7 @@ def backward_kernel(
                 gs = above
                 tl.store(p_right + i * line + o_tile, b_right)
                 xs, raws, Bs, Cs, gys, places = next_xs, next_raws, next_Bs, next_Cs, next_gys, next_places
-                b_right, b_left = b_next_right, b_next_left
-                if WAVEFRONT:
-                    raws_top, Bs_top = next_raws_top, next_Bs_top
+                b_right, b_left, raws_top, Bs_top = b_next_right, b_next_left, next_raws_top, next_Bs_top
             tl.debug_barrier()  # the scratch is read before the next band writes it
     # What this program has summed: N rows of dA, one of dD, one of d bias.
     p_sums += (i_k * rows + i_b) * (N + 2) * channels
