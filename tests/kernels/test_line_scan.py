@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from mmeff_kernels.scan2d import line_kernel
+from mmeff_kernels.scan2d import line_operators
 from mmeff_kernels.scan2d.line import DIRECTIONS, line_scan
 from mmeff_kernels.scan2d.line_reference import line_scan_reference
 
@@ -106,8 +106,8 @@ def test_any_directions_with_some_tensors_of_their_own(directions: tuple[str, ..
 
 @pytest.mark.parametrize("own", [False, True])
 def test_lines_longer_than_a_tile(own: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(line_kernel, "WIDEST", 2)
-    monkeypatch.setattr(line_kernel, "WIDEST_BACKWARD", 2)
+    monkeypatch.setattr(line_operators, "WIDEST", 2)
+    monkeypatch.setattr(line_operators, "WIDEST_BACKWARD", 2)
     drawn = inputs((5, 3), own=own)
     compare(drawn, torch.float32, grid=(5, 3), impl="triton")
     given = {name: t.to(DEVICE, torch.float32) for name, t in drawn.items()}

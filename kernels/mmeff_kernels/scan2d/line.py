@@ -66,7 +66,7 @@ def line_scan(
         x, u = x.masked_fill(outside, 0), u.masked_fill(outside, 0)
         weights = weights.masked_fill(outside[..., None], 0)
     if impl == "triton":
-        from .line_kernel import scan
+        from .line_operators import scan
 
         return scan(x, weights, u, D, grid, [DIRECTIONS.index(name) for name in directions])
     if impl == "reference":
