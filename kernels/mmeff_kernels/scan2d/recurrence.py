@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import Any, get_args
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from ..selective_scan.checks import Impl
@@ -200,18 +201,27 @@ def _along(a: Tensor, u: Tensor, axis: int) -> Tensor:
 def _wavefront(left: Tensor, u_left: Tensor, top: Tensor, u_top: Tensor) -> Tensor:
     """States (B, H, W, D, N): all tokens of an antidiagonal at once. Row i is moved i places to the right, so that
     antidiagonals become columns."""
-    _, H, W = left.shape[:3]
-    place = torch.arange(H + W - 1, device=left.device) - torch.arange(H, device=left.device)[:, None]
-    within, place = ((place >= 0) & (place < W))[..., None, None], place.clamp(0, W - 1)
-    rows = torch.arange(H, device=left.device)[:, None]
-    left, top, u = (torch.where(within, t[:, rows, place], 0) for t in (left, top, u_left + u_top))
+    left, top, u = _skewed(left), _skewed(top), _skewed(u_left + u_top)
     h, found = torch.zeros_like(u[:, :, 0]), []
-    for d in range(H + W - 1):
-        above = torch.cat([torch.zeros_like(h[:, :1]), h[:, :-1]], 1)
-        h = 0.5 * (left[:, :, d] * h + top[:, :, d] * above + u[:, :, d])
+    for a_left, a_top, entering in zip(left.unbind(2), top.unbind(2), u.unbind(2), strict=True):
+        above = F.pad(h[:, :-1], (0, 0, 0, 0, 1, 0))
+        h = 0.5 * (a_left * h + a_top * above + entering)
         found.append(h)
-    columns = torch.arange(W, device=left.device) + rows
-    return torch.stack(found, 2)[:, rows, columns]
+    return _straightened(torch.stack(found, 2))
+
+
+def _skewed(t: Tensor) -> Tensor:
+    """(B, H, W, ...) -> (B, H, H + W - 1, ...), token (i, j) at (i, i + j), 0 elsewhere. Rows of H + W read as rows of
+    one place fewer; an index would cost a sort in the backward pass."""
+    _, H, W = t.shape[:3]
+    wide = F.pad(t, (0, 0, 0, 0, 0, H)).flatten(1, 2)
+    return wide[:, : H * (H + W - 1)].unflatten(1, (H, H + W - 1))
+
+
+def _straightened(t: Tensor) -> Tensor:
+    """The inverse of `_skewed`."""
+    _, H, wide = t.shape[:3]
+    return F.pad(t.flatten(1, 2), (0, 0, 0, 0, 0, H)).unflatten(1, (H, wide + 1))[:, :, : wide + 1 - H]
 
 
 _OF_ALL = {"x": 3, "dt": 3, "A": 2, "B": 3, "C": 3, "D": 1, "dt_bias": 1}
