@@ -7,6 +7,7 @@ from typing import Any, get_args
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from ..selective_scan.checks import Impl
 from ..selective_scan.reference import step_sizes
@@ -199,15 +200,36 @@ def _along(a: Tensor, u: Tensor, axis: int) -> Tensor:
 
 
 def _wavefront(left: Tensor, u_left: Tensor, top: Tensor, u_top: Tensor) -> Tensor:
-    """States (B, H, W, D, N): all tokens of an antidiagonal at once. Row i is moved i places to the right, so that
-    antidiagonals become columns."""
-    left, top, u = _skewed(left), _skewed(top), _skewed(u_left + u_top)
-    h, found = torch.zeros_like(u[:, :, 0]), []
-    for a_left, a_top, entering in zip(left.unbind(2), top.unbind(2), u.unbind(2), strict=True):
-        above = F.pad(h[:, :-1], (0, 0, 0, 0, 1, 0))
-        h = 0.5 * (a_left * h + a_top * above + entering)
-        found.append(h)
-    return _straightened(torch.stack(found, 2))
+    """States (B, H, W, D, N). Row i is moved i places to the right, so that antidiagonals become columns."""
+    return _straightened(Antidiagonals.apply(*(_skewed(t) for t in (left, top, u_left + u_top))))
+
+
+class Antidiagonals(torch.autograd.Function):
+    """Decays and what enters, (B, H, H + W - 1, D, N), antidiagonals as columns -> states; all rows together."""
+
+    @staticmethod
+    def forward(ctx: Any, left: Tensor, top: Tensor, u: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
+        left, top, u = (t.movedim(2, 0).contiguous() for t in (left, top, u))
+        hs = torch.empty_like(u)
+        h = torch.zeros_like(u[0])
+        for d in range(len(u)):
+            entering = torch.addcmul(u[d], left[d], h)
+            entering[:, 1:].addcmul_(top[d][:, 1:], h[:, :-1])
+            h = torch.mul(entering, 0.5, out=hs[d])
+        ctx.save_for_backward(left, top, hs)
+        return hs.movedim(0, 2)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor, Tensor, Tensor]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        left, top, hs = ctx.saved_tensors
+        gu = g.movedim(2, 0) * 0.5
+        for d in range(len(hs) - 1, 0, -1):
+            gu[d - 1].addcmul_(left[d], gu[d], value=0.5)
+            gu[d - 1][:, :-1].addcmul_(top[d][:, 1:], gu[d][:, 1:], value=0.5)
+        before = F.pad(hs[:-1], (0, 0, 0, 0, 0, 0, 0, 0, 1, 0))
+        above = F.pad(before[:, :, :-1], (0, 0, 0, 0, 1, 0))
+        return (gu * before).movedim(0, 2), (gu * above).movedim(0, 2), gu.movedim(0, 2)
 
 
 def _skewed(t: Tensor) -> Tensor:
