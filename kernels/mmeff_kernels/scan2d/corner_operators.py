@@ -58,6 +58,12 @@ class _Plan:
         self.blocks = -(-self.channels // self.tile.BD)
         self.strips, self.bands = -(-self.W // self.tile.S), -(-self.H // BAND)
         self.programs = self.corners * self.rows * self.blocks
+        reach = self.H * self.W * max(self.channels, x.stride(-2), dt.stride(-2))
+        if reach >= 2**31:
+            raise ValueError(
+                f"the kernels count what lies within a grid in 32 bits: {self.H} x {self.W} tokens "
+                f"{reach // (self.H * self.W)} elements apart are too many; take impl 'torch' or a smaller grid"
+            )
         self.tensors = {
             "p_x": x, "p_dt": dt, "p_A": A, "p_B": B, "p_C": C, "p_D": D, "p_bias": bias,
             "p_dt_top": top[0], "p_A_top": top[1], "p_B_top": top[2], "p_bias_top": top[3],
