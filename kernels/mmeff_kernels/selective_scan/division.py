@@ -35,7 +35,6 @@ class Tile:
         return 512 // len(self.pace) // 8 * 8
 
 
-@lru_cache
 def tile(N: int) -> Tile:
     """Up to 512 numbers of state a warp, 16 a thread, whose counts and pace serve most tiles: ratios differ little.
 
