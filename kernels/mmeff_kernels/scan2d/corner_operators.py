@@ -56,7 +56,6 @@ class _Plan:
         wavefront = top[0] is not None
         self.tile = tile(self.N, self.channels, self.corners * self.rows, wavefront, quarters(x.device))
         self.blocks = -(-self.channels // self.tile.BD)
-        self.strips, self.bands = -(-self.W // self.tile.S), -(-self.H // BAND)
         self.programs = self.corners * self.rows * self.blocks
         reach = self.H * self.W * max(self.channels, x.stride(-2), dt.stride(-2))
         if reach >= 2**31:

@@ -59,14 +59,19 @@ def cross_scan(
         B, C = (t.masked_fill(outside if t.dim() == 3 else outside[..., None], 0) for t in (B, C))
         if dt_weight is not None:
             dt, dt_weight = expanded(dt, dt_weight), None
-        # A step of 0 passes the state on: exp(0 A) = 1, and nothing is added.
-        if dt_bias is not None:
-            dt, dt_bias = dt + (dt_bias if dt_bias.dim() == 1 else dt_bias[:, None, None]), None
-        dt = dt.masked_fill(outside, -1e4 if dt_softplus else 0.0)  # softplus(-1e4) = 0
+        dt, dt_bias = without_steps(dt, dt_bias, outside, dt_softplus), None
     y, _ = selective_scan_routes(
         x, dt, A, B, C, D, routes=order, z=z, dt_bias=dt_bias, dt_weight=dt_weight, dt_softplus=dt_softplus, impl=impl
     )
     return y if outside is None else y.masked_fill(outside, 0)
+
+
+def without_steps(dt: Tensor, bias: Tensor | None, outside: Tensor, softplus: bool) -> Tensor:
+    """dt with its bias, such that a token outside has a step of 0, which passes the state on: exp(0 A) = 1, and nothing
+    is added."""
+    if bias is not None:
+        dt = dt + (bias if bias.dim() == 1 else bias[:, None, None])
+    return dt.masked_fill(outside, -1e4 if softplus else 0.0)  # softplus(-1e4) = 0
 
 
 def outside_grid(grid_sizes: Tensor, H: int, W: int, x: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from torch.autograd.function import once_differentiable
 
 from ..selective_scan.checks import Impl
 from ..selective_scan.reference import step_sizes
-from .op import outside_grid
+from .op import outside_grid, without_steps
 from .recurrence_reference import separable_scan_reference, wavefront_scan_reference
 
 #: Where a recurrence starts: the corner whose token has no predecessor. Whether rows, and columns, are walked from
@@ -118,14 +118,14 @@ def _scan(
     grid_sizes: Tensor | None,
     impl: Impl,
 ) -> Tensor:
-    _check(x, left, top, C, D, grid, corners, impl)
     sides = [left] if top is None else [left, top]
+    _check(_by_name(x, sides, C, D), grid, corners, impl)
     if grid_sizes is not None:
         outside = outside_grid(grid_sizes, *grid, x)[..., None]
         x, C = x.masked_fill(outside, 0), C.masked_fill(outside, 0)
         sides = [_masked(side, outside, softplus) for side in sides]
     if impl == "auto":
-        fits = _float64(x, sides, C, D) is None and left["A"].shape[-1] <= LARGEST_STATE
+        fits = _float64(_by_name(x, sides, C, D)) is None and left["A"].shape[-1] <= LARGEST_STATE
         impl = "triton" if x.is_cuda and fits else "torch"
     if impl == "triton":
         y = _triton(x, sides, C, D, grid, corners, softplus)
@@ -258,30 +258,28 @@ def _of_corner(name: str, tensor: Tensor | None, k: int, wide: torch.dtype) -> T
 
 def _masked(side: Axis, outside: Tensor, softplus: bool) -> Axis:
     """dt becomes 0 outside, where nothing enters then, and states pass as they are; they are 0 there or not seen."""
-    dt, B, bias = side["dt"], side["B"], side["dt_bias"]
-    dt = dt.masked_fill(outside, 0)
-    if bias is not None:
-        dt = dt + (bias if bias.dim() == 1 else bias[:, None, None])
-    dt = dt.masked_fill(outside, -1e4 if softplus else 0.0)  # softplus(-1e4) = 0
-    return {**side, "dt": dt, "B": B.masked_fill(outside, 0), "dt_bias": None}
+    dt = without_steps(side["dt"].masked_fill(outside, 0), side["dt_bias"], outside, softplus)
+    return {**side, "dt": dt, "B": side["B"].masked_fill(outside, 0), "dt_bias": None}
 
 
-def _float64(x: Tensor, sides: list[Axis], C: Tensor, D: Tensor | None) -> str | None:
+def _by_name(x: Tensor, sides: list[Axis], C: Tensor, D: Tensor | None) -> dict[str, Tensor]:
+    """All tensors that there are, by the names of the arguments."""
+    named = {"x": x, "C": C, "D": D, **sides[0], **{f"{k}_top": t for side in sides[1:] for k, t in side.items()}}
+    return {name: tensor for name, tensor in named.items() if tensor is not None}
+
+
+def _float64(tensors: dict[str, Tensor]) -> str | None:
     """The name of a tensor that Triton's kernels would have to compute in float64."""
-    tensors = {"x": x, "C": C, "D": D, **sides[0], **{f"{k}_top": t for side in sides[1:] for k, t in side.items()}}
-    return next((name for name, t in tensors.items() if t is not None and t.dtype == torch.float64), None)
+    return next((name for name, tensor in tensors.items() if tensor.dtype == torch.float64), None)
 
 
-def _check(
-    x: Tensor, left: Axis, top: Axis | None, C: Tensor, D: Tensor | None, grid: tuple[int, int],
-    corners: Sequence[str], impl: str,
-) -> None:  # fmt: skip
+def _check(tensors: dict[str, Tensor], grid: tuple[int, int], corners: Sequence[str], impl: str) -> None:
     """ValueError, with the shapes in it, if the tensors do not fit together or `impl` cannot serve them."""
     if impl not in get_args(Impl):
         raise ValueError(f"impl {impl!r}: choose one of {', '.join(get_args(Impl))}")
     if isinstance(corners, str) or not 1 <= len(corners) <= 32 or any(corner not in TURNS for corner in corners):
         raise ValueError(f"corners must be 1 to 32 of {', '.join(TURNS)}, not {corners!r}")
-    A, K = left["A"], len(corners)
+    x, A, K = tensors["x"], tensors["A"], len(corners)
     if x.dim() not in (3, 4) or A.dim() not in (2, 3):
         raise ValueError(f"x must be ([K,] B, L, D) and A ([K,] D, N), not {tuple(x.shape)} and {tuple(A.shape)}")
     rows, L, channels = x.shape[-3:]
@@ -292,10 +290,7 @@ def _check(
         "x": (rows, L, channels), "dt": (rows, L, channels), "A": (channels, N), "B": (rows, L, N), "C": (rows, L, N),
         "D": (channels,), "dt_bias": (channels,),
     }  # fmt: skip
-    tensors = {"x": x, "C": C, "D": D, **left, **{f"{k}_top": t for k, t in (top or {}).items()}}
     for name, tensor in tensors.items():
-        if tensor is None:
-            continue
         shape = of_all[name.removesuffix("_top")]
         if tuple(tensor.shape) not in (shape, (K, *shape)):
             raise ValueError(
@@ -310,7 +305,7 @@ def _check(
         return
     if not x.is_cuda and os.environ.get("TRITON_INTERPRET") != "1":
         raise ValueError(f"impl 'triton' needs tensors on CUDA, x is on {x.device}")
-    if wide := _float64(x, [left] if top is None else [left, top], C, D):
+    if wide := _float64(tensors):
         raise ValueError(f"impl 'triton' computes in fp32: {wide} cannot be float64")
     if N > LARGEST_STATE:
         raise ValueError(f"impl 'triton' serves up to {LARGEST_STATE} states a channel, A {tuple(A.shape)} has {N}")
