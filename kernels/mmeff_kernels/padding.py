@@ -1,4 +1,4 @@
-"""Padding, for the paths in plain torch."""
+"""Padded and packed rows, for the paths in plain torch."""
 
 import torch
 from torch import Tensor
@@ -11,3 +11,22 @@ def without_padding(x: Tensor, lengths: Tensor | None) -> Tensor:
         return x
     padding = torch.arange(x.shape[1], device=x.device) >= lengths.to(x.device)[:, None]
     return x.masked_fill(padding.reshape(*padding.shape, *[1] * (x.dim() - 2)), 0)
+
+
+class Packing:
+    """S sequences in one row (1, L, ...) as S padded rows (S, longest, ...), and back."""
+
+    def __init__(self, cu_seqlens: Tensor):
+        self.lengths = cu_seqlens.diff()
+        longest, L = int(self.lengths.max()), int(cu_seqlens[-1])
+        start = cu_seqlens[:-1]
+        # What lies behind a sequence is another one's: padding all the same.
+        self.place = (start[:, None] + torch.arange(longest, device=start.device)).clamp_max(L - 1)
+        self.row = torch.arange(len(start), device=start.device).repeat_interleave(self.lengths)
+        self.column = torch.arange(L, device=start.device) - start.repeat_interleave(self.lengths)
+
+    def pad(self, x: Tensor) -> Tensor:
+        return x[0, self.place]
+
+    def unpad(self, x: Tensor) -> Tensor:
+        return x[self.row, self.column][None]

@@ -1,13 +1,14 @@
 """Linear attention: a sum over all tokens, read by every token."""
 
-import torch.nn.functional as F
+import torch
 from torch import Tensor, nn
 
 from mmeff.mixers.base import Mixer
 from mmeff.mixers.conv import GridConv
-from mmeff.mixers.heads import count_heads, merge_heads, split_heads
-from mmeff.mixers.rotary import rotate
+from mmeff.mixers.heads import count_heads
+from mmeff.mixers.rotary import rotation
 from mmeff.tokens import zero_padding
+from mmeff_kernels.full_sum import full_sum
 
 
 class LinearAttention(Mixer):
@@ -24,30 +25,26 @@ class LinearAttention(Mixer):
         Args:
             dim: width of the tokens.
             head_dim: width of a head; must divide dim, and is reduced to dim where that is smaller.
-            rotary: rotate queries and keys by their positions on the grid.
+            rotary: rotate queries and keys by their positions on the grid; needs heads of an even width.
             local: add a depthwise convolution of the values.
             kernel: size of that convolution, odd.
         """
         super().__init__()
         self.rotary = rotary
         self.heads = count_heads(dim, head_dim)
+        if rotary and dim // self.heads % 2:
+            raise ValueError(f"rotary turns pairs of features: head_dim {dim // self.heads} must be even")
         self.qkv = nn.Linear(dim, 3 * dim)
         self.local = GridConv(dim, kernel) if local else None
         self.out = nn.Linear(dim, dim)
 
     def forward(self, x: Tensor, grid: tuple[int, ...], lengths: Tensor | None = None) -> Tensor:
-        q, k, values = self.qkv(x).chunk(3, dim=-1)
-        # The feature map and the sums over thousands of tokens are taken in fp32 at least.
-        q, k = (F.elu(t.float() if t.dtype.itemsize < 4 else t) + 1 for t in (q, k))
-        k, values = zero_padding(k, lengths), zero_padding(values, lengths)
-        (q,), (k,), (v,) = (split_heads(t, self.heads) for t in (q, k, values.to(k.dtype)))  # (B, H, L, K)
-        # Means instead of sums, which cancel in the quotient, keep the numbers small.
-        k = k / x.shape[1]
-        z = k.sum(2, keepdim=True)
-        weight = (q * z).sum(-1, keepdim=True).clamp_min(1e-6)  # 0 where every feature of q underflows
-        if self.rotary:
-            q, k = rotate(q, grid), rotate(k, grid)
-        o = merge_heads(q @ (k.transpose(2, 3) @ v) / weight).to(values.dtype)
+        qkv = self.qkv(x).unflatten(2, (3, self.heads, -1))  # (B, L, 3, H, K)
+        q, k, v = qkv.unbind(2)
+        # Angles of fp32 at least, whatever the tokens' type.
+        wide = torch.promote_types(x.dtype, torch.float32)
+        turns = rotation(grid, q.shape[-1] // 2, wide, x.device) if self.rotary else None
+        o = full_sum(q, k, v, rotation=turns, lengths=lengths).flatten(2)
         if self.local is not None:
-            o = o + self.local(values, grid)
+            o = o + self.local(zero_padding(v.flatten(2), lengths), grid)
         return self.out(o)

@@ -15,15 +15,17 @@ def rotate(x: Tensor, grid: tuple[int, ...], base: float = 10_000.0) -> Tensor:
     Source: Su et al., RoFormer, arXiv 2104.09864, eq. 15; split by axes as in arXiv 2403.13298, section 3.1.
     """
     pairs = x.shape[-1] // 2
-    cos, sin = (table.to(x.dtype) for table in _table(grid, pairs, base, x.device))
+    cos, sin = rotation(grid, pairs, x.dtype, x.device, base)
     real, imaginary, rest = x.split([pairs, pairs, x.shape[-1] - 2 * pairs], dim=-1)
     return torch.cat([real * cos - imaginary * sin, real * sin + imaginary * cos, rest], dim=-1)
 
 
 @lru_cache(maxsize=64)
 @torch.inference_mode(False)  # A table first made for inference serves training too, where it is saved for backward.
-def _table(grid: tuple[int, ...], pairs: int, base: float, device: torch.device) -> tuple[Tensor, Tensor]:
-    """cos and sin (L, pairs) in fp64, computed once for a grid."""
+def rotation(
+    grid: tuple[int, ...], pairs: int, dtype: torch.dtype, device: torch.device, base: float = 10_000.0
+) -> tuple[Tensor, Tensor]:
+    """cos and sin (L, pairs) of the angles of `rotate`, computed in fp64, once for a grid."""
     axes = torch.meshgrid(*(torch.arange(size, dtype=torch.float64) for size in grid), indexing="ij")
     angles = []
     for i, position in enumerate(axes):
@@ -31,4 +33,4 @@ def _table(grid: tuple[int, ...], pairs: int, base: float, device: torch.device)
         frequency = base ** (-torch.arange(M, dtype=torch.float64) / max(M, 1))
         angles.append(position.reshape(-1, 1) * frequency)
     table = torch.cat(angles, dim=1)
-    return table.cos().to(device), table.sin().to(device)
+    return table.cos().to(device, dtype), table.sin().to(device, dtype)

@@ -71,5 +71,7 @@ def test_what_it_refuses() -> None:
         layer_norm(x, weight, weight, impl="cuda")  # pyright: ignore[reportArgumentType]
     with pytest.raises(ValueError, match=r"x must be \(..., D\) and not empty, not \(0, 4\)"):
         layer_norm(torch.zeros(0, 4), weight, weight)
-    with pytest.raises(ValueError, match="D up to 8192"):
+    with pytest.raises(ValueError, match="x cannot be float64"):
         layer_norm(x.double(), weight.double(), weight.double(), impl="triton")
+    with pytest.raises(ValueError, match="D up to 8192"):
+        layer_norm(torch.zeros(1, 9000, device=DEVICE), *[torch.zeros(9000, device=DEVICE)] * 2, impl="triton")

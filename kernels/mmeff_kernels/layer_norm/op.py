@@ -1,11 +1,12 @@
 """The public layer normalisation."""
 
-import os
-from typing import Literal, get_args
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from ..arguments import check_impl, check_triton
 
 Impl = Literal["auto", "triton", "torch"]
 #: Channels that the Triton kernels can hold.
@@ -35,8 +36,7 @@ def layer_norm(
 
     ValueError if the shapes do not fit together, or `impl` cannot serve them.
     """
-    if impl not in get_args(Impl):
-        raise ValueError(f"impl {impl!r}: choose one of {', '.join(get_args(Impl))}")
+    check_impl(impl, Impl)
     if x.dim() == 0 or x.numel() == 0:
         raise ValueError(f"x must be (..., D) and not empty, not {tuple(x.shape)}")
     for name, tensor in (("weight", weight), ("bias", bias)):
@@ -47,10 +47,9 @@ def layer_norm(
         if tensor.device != x.device:
             raise ValueError(f"{name} is on {tensor.device}, x on {x.device}")
     if impl == "triton":
-        if not x.is_cuda and os.environ.get("TRITON_INTERPRET") != "1":
-            raise ValueError(f"impl 'triton' needs tensors on CUDA, x is on {x.device}")
-        if x.dtype == torch.float64 or x.shape[-1] > LIMIT:
-            raise ValueError(f"impl 'triton' serves fp32 and less and D up to {LIMIT}, x is {x.dtype} {tuple(x.shape)}")
+        check_triton({"x": x})
+        if x.shape[-1] > LIMIT:
+            raise ValueError(f"impl 'triton' serves D up to {LIMIT}, x is {tuple(x.shape)}")
     if impl == "auto":
         served = x.is_cuda and x.dtype != torch.float64 and x.shape[-1] <= LIMIT
         impl = "triton" if served and not torch.compiler.is_compiling() else "torch"

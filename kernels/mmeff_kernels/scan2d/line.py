@@ -1,13 +1,12 @@
 """The public three-neighbour line scan."""
 
-import os
 from collections.abc import Sequence
-from typing import get_args
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..arguments import check_impl, check_triton
 from ..selective_scan.checks import Impl
 from .line_reference import line_scan_reference
 from .op import outside_grid
@@ -119,8 +118,7 @@ def _tokens(lines: Tensor, name: str) -> Tensor:
 
 
 def _check(tensors: dict[str, Tensor | None], grid: tuple[int, int], directions: Sequence[str], impl: str) -> None:
-    if impl not in get_args(Impl):
-        raise ValueError(f"impl {impl!r}: choose one of {', '.join(get_args(Impl))}")
+    check_impl(impl, Impl)
     if isinstance(directions, str) or not isinstance(directions, Sequence) or not 1 <= len(directions) <= 8:
         raise ValueError(f"directions must be 1 to 8 names of {', '.join(DIRECTIONS)}, not {directions!r}")
     if wrong := [name for name in directions if name not in DIRECTIONS]:
@@ -161,8 +159,4 @@ def _check(tensors: dict[str, Tensor | None], grid: tuple[int, int], directions:
         if not tensor.is_floating_point():
             raise ValueError(f"{name} must be floating point, not {tensor.dtype}")
     if impl == "triton":
-        if x.device.type != "cuda" and os.environ.get("TRITON_INTERPRET") != "1":
-            raise ValueError(f"impl 'triton' needs tensors on CUDA, x is on {x.device}")
-        for name, tensor in tensors.items():
-            if tensor is not None and tensor.dtype == torch.float64:
-                raise ValueError(f"impl 'triton' computes in fp32: {name} cannot be float64")
+        check_triton(tensors)

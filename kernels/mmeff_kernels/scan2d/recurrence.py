@@ -1,14 +1,14 @@
 """Recurrences of two dimensions: the state of a token comes from its neighbours in the row and in the column."""
 
-import os
 from collections.abc import Sequence
-from typing import Any, get_args
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from ..arguments import check_impl, check_triton
 from ..selective_scan.checks import Impl
 from ..selective_scan.reference import step_sizes
 from .op import outside_grid, without_steps
@@ -125,7 +125,8 @@ def _scan(
         x, C = x.masked_fill(outside, 0), C.masked_fill(outside, 0)
         sides = [_masked(side, outside, softplus) for side in sides]
     if impl == "auto":
-        fits = _float64(_by_name(x, sides, C, D)) is None and left["A"].shape[-1] <= LARGEST_STATE
+        double = any(tensor.dtype == torch.float64 for tensor in _by_name(x, sides, C, D).values())
+        fits = not double and left["A"].shape[-1] <= LARGEST_STATE
         impl = "triton" if x.is_cuda and fits else "torch"
     if impl == "triton":
         y = _triton(x, sides, C, D, grid, corners, softplus)
@@ -268,15 +269,9 @@ def _by_name(x: Tensor, sides: list[Axis], C: Tensor, D: Tensor | None) -> dict[
     return {name: tensor for name, tensor in named.items() if tensor is not None}
 
 
-def _float64(tensors: dict[str, Tensor]) -> str | None:
-    """The name of a tensor that Triton's kernels would have to compute in float64."""
-    return next((name for name, tensor in tensors.items() if tensor.dtype == torch.float64), None)
-
-
 def _check(tensors: dict[str, Tensor], grid: tuple[int, int], corners: Sequence[str], impl: str) -> None:
     """ValueError, with the shapes in it, if the tensors do not fit together or `impl` cannot serve them."""
-    if impl not in get_args(Impl):
-        raise ValueError(f"impl {impl!r}: choose one of {', '.join(get_args(Impl))}")
+    check_impl(impl, Impl)
     if isinstance(corners, str) or not 1 <= len(corners) <= 32 or any(corner not in TURNS for corner in corners):
         raise ValueError(f"corners must be 1 to 32 of {', '.join(TURNS)}, not {corners!r}")
     x, A, K = tensors["x"], tensors["A"], len(corners)
@@ -303,9 +298,6 @@ def _check(tensors: dict[str, Tensor], grid: tuple[int, int], corners: Sequence[
             )
     if impl != "triton":
         return
-    if not x.is_cuda and os.environ.get("TRITON_INTERPRET") != "1":
-        raise ValueError(f"impl 'triton' needs tensors on CUDA, x is on {x.device}")
-    if wide := _float64(tensors):
-        raise ValueError(f"impl 'triton' computes in fp32: {wide} cannot be float64")
+    check_triton(dict(tensors))
     if N > LARGEST_STATE:
         raise ValueError(f"impl 'triton' serves up to {LARGEST_STATE} states a channel, A {tuple(A.shape)} has {N}")

@@ -1,12 +1,12 @@
 """What the selective scan's inputs must be, and what is said where they are not."""
 
-import os
 from collections.abc import Sequence
-from itertools import pairwise
-from typing import Literal, get_args
+from typing import Literal
 
 import torch
 from torch import Tensor
+
+from ..arguments import check_impl, check_lengths, check_packing, check_triton
 
 Impl = Literal["auto", "triton", "torch", "reference"]
 
@@ -22,8 +22,7 @@ def check(
     tensors  by the names of the arguments of `selective_scan`
     routes   K, if the scan has routes: then x, dt, A, B, C, D, dt_bias and dt_weight may lead with an axis K
     """
-    if impl not in get_args(Impl):
-        raise ValueError(f"impl {impl!r}: choose one of {', '.join(get_args(Impl))}")
+    check_impl(impl, Impl)
     x, A, B = tensors["x"], tensors["A"], tensors["B"]
     assert x is not None and A is not None and B is not None
     extra = 0 if routes is None else 1
@@ -35,7 +34,7 @@ def check(
     if min(rows, L, channels, N) == 0:
         raise ValueError(f"nothing to scan: x {tuple(x.shape)}, A {tuple(A.shape)}")
     if cu_seqlens is not None:
-        _check_packing(x, cu_seqlens, lengths)
+        check_packing(x, cu_seqlens, lengths)
     groups = B.shape[-2:-1] if B.dim() == 4 or B.dim() == 5 else ()
     if groups and channels % groups[0]:
         raise ValueError(f"the {groups[0]} groups of B {tuple(B.shape)} do not divide the {channels} channels of x")
@@ -65,9 +64,9 @@ def check(
         if not tensor.is_floating_point():
             raise ValueError(f"{name} must be floating point, not {tensor.dtype}")
     if lengths is not None:
-        _check_lengths(lengths, x)
+        check_lengths(lengths, x[0] if x.dim() == 4 else x)
     if impl == "triton":
-        _check_triton(tensors, x, N, A)
+        _check_triton(tensors, N, A)
 
 
 def check_routes(routes: object, x: Tensor, lengths: Tensor | None) -> None:
@@ -119,34 +118,7 @@ def _check_shape(name: str, tensor: Tensor, shape: tuple[int, ...], routes: int 
         raise ValueError(f"{name} must be {' or '.join(map(str, allowed))}{beside}{along}, not {tuple(tensor.shape)}")
 
 
-def _check_lengths(lengths: Tensor, x: Tensor) -> None:
-    rows, L = x.shape[-3:-1]
-    if lengths.shape != (rows,):
-        raise ValueError(f"lengths must be {(rows,)} beside x {tuple(x.shape)}, not {tuple(lengths.shape)}")
-    if lengths.device != x.device:
-        raise ValueError(f"lengths is on {lengths.device}, x on {x.device}")
-    if lengths.is_floating_point():
-        raise ValueError(f"lengths must be integers, not {lengths.dtype}")
-    # On another device the values are not looked at: that would wait for it.
-    if lengths.device.type == "cpu" and not bool(((lengths >= 0) & (lengths <= L)).all()):
-        raise ValueError(f"lengths must lie between 0 and L = {L}, not {lengths.tolist()}")
-
-
-def _check_triton(tensors: dict[str, Tensor | None], x: Tensor, N: int, A: Tensor) -> None:
-    if x.device.type != "cuda" and os.environ.get("TRITON_INTERPRET") != "1":
-        raise ValueError(f"impl 'triton' needs tensors on CUDA, x is on {x.device}")
-    for name, tensor in tensors.items():
-        if tensor is not None and tensor.dtype == torch.float64:
-            raise ValueError(f"impl 'triton' computes in fp32: {name} cannot be float64")
+def _check_triton(tensors: dict[str, Tensor | None], N: int, A: Tensor) -> None:
+    check_triton(tensors)
     if N > LARGEST_STATE:
         raise ValueError(f"impl 'triton' serves up to {LARGEST_STATE} states a channel, A {tuple(A.shape)} has {N}")
-
-
-def _check_packing(x: Tensor, cu_seqlens: Tensor, lengths: Tensor | None) -> None:
-    if lengths is not None:
-        raise ValueError("give lengths (padded rows) or cu_seqlens (packed rows), not both")
-    if x.shape[0] != 1:
-        raise ValueError(f"packed sequences lie in one row: with cu_seqlens x must be (1, L, D), not {tuple(x.shape)}")
-    ends = cu_seqlens.tolist() if cu_seqlens.dim() == 1 and not cu_seqlens.is_floating_point() else []
-    if len(ends) < 2 or ends[0] != 0 or ends[-1] != x.shape[1] or any(a >= b for a, b in pairwise(ends)):
-        raise ValueError(f"cu_seqlens must be integers that rise from 0 to L = {x.shape[1]}, not {ends or cu_seqlens}")

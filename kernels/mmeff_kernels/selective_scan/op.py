@@ -2,9 +2,9 @@
 
 from typing import Literal, overload
 
-import torch
 from torch import Tensor
 
+from ..padding import Packing
 from .blocked import blocked_scan
 from .checks import Impl, check, served_by_triton
 from .reference import selective_scan_reference
@@ -174,29 +174,10 @@ def _torch(
 ) -> tuple[Tensor, Tensor]:
     x = tensors["x"]
     assert x is not None
-    packing = None if cu_seqlens is None else _Packing(cu_seqlens.to(x.device))
+    packing = None if cu_seqlens is None else Packing(cu_seqlens.to(x.device))
     if packing is not None:
         rows = {name: tensors[name] for name in ("x", "dt", "B", "C", "z")}
         tensors = {**tensors, **{name: None if t is None else packing.pad(t) for name, t in rows.items()}}
         lengths = packing.lengths
     y, state = blocked_scan(tensors, dt_softplus, reverse, lengths)
     return (y if packing is None else packing.unpad(y)), state
-
-
-class _Packing:
-    """S sequences in one row (1, L, ...) as S padded rows (S, longest, ...), and back."""
-
-    def __init__(self, cu_seqlens: Tensor):
-        self.lengths = cu_seqlens.diff()
-        longest, L = int(self.lengths.max()), int(cu_seqlens[-1])
-        start = cu_seqlens[:-1]
-        # What lies behind a sequence is another one's: padding all the same.
-        self.place = (start[:, None] + torch.arange(longest, device=start.device)).clamp_max(L - 1)
-        self.row = torch.arange(len(start), device=start.device).repeat_interleave(self.lengths)
-        self.column = torch.arange(L, device=start.device) - start.repeat_interleave(self.lengths)
-
-    def pad(self, x: Tensor) -> Tensor:
-        return x[0, self.place]
-
-    def unpad(self, x: Tensor) -> Tensor:
-        return x[self.row, self.column][None]

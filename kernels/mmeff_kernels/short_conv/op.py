@@ -1,6 +1,5 @@
 """The public short convolution."""
 
-import os
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import Literal, get_args
@@ -9,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..arguments import check_impl, check_triton
 from ..padding import without_padding
 
 Side = Literal["causal", "anticausal", "centred"]
@@ -86,8 +86,7 @@ def _table(sides: tuple[Side, ...], width: int, device: torch.device) -> Tensor:
 def _check(
     x: Tensor, weight: Tensor, bias: Tensor | None, sides: Sequence[Side], lengths: Tensor | None, impl: str
 ) -> None:
-    if impl not in get_args(Impl):
-        raise ValueError(f"impl {impl!r}: choose one of {', '.join(get_args(Impl))}")
+    check_impl(impl, Impl)
     if x.dim() != 3 or min(x.shape) == 0:
         raise ValueError(f"x must be (B, L, D) and not empty, not {tuple(x.shape)}")
     if isinstance(sides, str) or not sides or any(side not in get_args(Side) for side in sides):
@@ -107,7 +106,4 @@ def _check(
         if tensor is not None and tensor.device != x.device:
             raise ValueError(f"{name} is on {tensor.device}, x on {x.device}")
     if impl == "triton":
-        if not x.is_cuda and os.environ.get("TRITON_INTERPRET") != "1":
-            raise ValueError(f"impl 'triton' needs tensors on CUDA, x is on {x.device}")
-        if x.dtype == torch.float64:
-            raise ValueError("impl 'triton' computes in fp32: x cannot be float64")
+        check_triton({"x": x})

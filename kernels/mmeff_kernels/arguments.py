@@ -1,0 +1,52 @@
+"""What all operators ask of their arguments, and say where it does not hold."""
+
+import os
+from itertools import pairwise
+from typing import Any, get_args
+
+import torch
+from torch import Tensor
+
+
+def check_impl(impl: str, choices: Any) -> None:
+    """ValueError if `impl` is none of the strings of the type `choices`."""
+    if impl not in get_args(choices):
+        raise ValueError(f"impl {impl!r}: choose one of {', '.join(get_args(choices))}")
+
+
+def check_triton(tensors: dict[str, Tensor | None]) -> None:
+    """ValueError if Triton's kernels cannot serve these tensors, the first of which names the device."""
+    first, x = next(iter(tensors.items()))
+    assert x is not None
+    if not x.is_cuda and os.environ.get("TRITON_INTERPRET") != "1":
+        raise ValueError(f"impl 'triton' needs tensors on CUDA, {first} is on {x.device}")
+    for name, tensor in tensors.items():
+        if tensor is not None and tensor.dtype == torch.float64:
+            raise ValueError(f"impl 'triton' computes in fp32: {name} cannot be float64")
+
+
+def check_lengths(lengths: Tensor, x: Tensor, name: str = "x") -> None:
+    """ValueError if `lengths` does not count the real tokens of each row of x (B, L, ...)."""
+    if lengths.shape != x.shape[:1]:
+        raise ValueError(f"lengths must be {(x.shape[0],)} beside {name} {tuple(x.shape)}, not {tuple(lengths.shape)}")
+    if lengths.device != x.device:
+        raise ValueError(f"lengths is on {lengths.device}, {name} on {x.device}")
+    if lengths.is_floating_point():
+        raise ValueError(f"lengths must be integers, not {lengths.dtype}")
+    # On another device the values are not looked at: that would wait for it.
+    if lengths.device.type == "cpu" and not bool(((lengths >= 0) & (lengths <= x.shape[1])).all()):
+        raise ValueError(f"lengths must lie between 0 and L = {x.shape[1]}, not {lengths.tolist()}")
+
+
+def check_packing(x: Tensor, cu_seqlens: Tensor, lengths: Tensor | None, name: str = "x") -> None:
+    """ValueError if `cu_seqlens` does not cut the one row of x (1, L, ...) into sequences."""
+    if lengths is not None:
+        raise ValueError("give lengths (padded rows) or cu_seqlens (packed rows), not both")
+    if x.shape[0] != 1:
+        shape = "(1, L, D)" if x.dim() == 3 else "(1, L, H, K)"
+        raise ValueError(
+            f"packed sequences lie in one row: with cu_seqlens {name} must be {shape}, not {tuple(x.shape)}"
+        )
+    ends = cu_seqlens.tolist() if cu_seqlens.dim() == 1 and not cu_seqlens.is_floating_point() else []
+    if len(ends) < 2 or ends[0] != 0 or ends[-1] != x.shape[1] or any(a >= b for a, b in pairwise(ends)):
+        raise ValueError(f"cu_seqlens must be integers that rise from 0 to L = {x.shape[1]}, not {ends or cu_seqlens}")

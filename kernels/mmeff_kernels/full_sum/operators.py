@@ -1,0 +1,205 @@
+"""The Triton kernels of order-free linear attention as torch operators, and as one differentiable function.
+
+`mmeff::full_sum_forward` and `..._backward` are opaque to torch.compile and counted by torch's FLOP counter.
+"""
+
+from typing import Any
+
+import torch
+import triton.language as tl
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+from torch.utils.flop_counter import register_flop_formula
+
+from ..launcher import Launcher
+from . import kernel
+
+_sums, _reads = Launcher(kernel.sums_kernel), Launcher(kernel.reads_kernel)
+_queries, _keys = Launcher(kernel.queries_kernel), Launcher(kernel.keys_kernel)
+
+#: Tokens and features of a tile. Programs of a pass that sums: more cut rows into chunks for nothing on an H200.
+BL, BK, PROGRAMS = 64, 64, 1056
+
+
+class _Plan:
+    """How the rows are divided among programs, and what every kernel is told."""
+
+    def __init__(
+        self, q: Tensor, v: Tensor, cos: Tensor | None, sin: Tensor | None, lengths: Tensor | None, feature: int,
+        longest: int,
+    ):  # fmt: skip
+        self.rows, self.L, self.H, self.K = q.shape
+        self.V = v.shape[-1]
+        self.total = self.L
+        if longest:
+            assert lengths is not None
+            self.rows = len(lengths) - 1
+        self.longest = longest or self.L
+        block = min(BK, max(16, 1 << (self.K - 1).bit_length()))
+        blocks = -(-self.K // block)
+        tiles = -(-self.longest // BL)
+        wanted = max(1, PROGRAMS // (self.rows * self.H * blocks))
+        self.span = -(-tiles // min(wanted, tiles)) * BL
+        self.chunks = -(-self.longest // self.span)
+        self.summing = self.rows * self.H * blocks * self.chunks
+        self.reading = self.rows * self.H * tiles
+        self.sizes = {"L": self.L, "rows": self.rows, "H": self.H, "K": self.K, "V": self.V}
+        self.cut = {"span": self.span, "chunks": self.chunks}
+        self.given = {"p_cos": cos, "p_sin": sin, "p_lengths": lengths}
+        types = {torch.bfloat16: (tl.bfloat16, "ieee"), torch.float16: (tl.float32, "tf32")}
+        dot, precision = types.get(v.dtype, (tl.float32, "ieee"))
+        wide = max(16, 1 << (self.V - 1).bit_length())
+        self.options = {
+            "FEATURE": feature, "ROTATE": cos is not None,
+            "LENGTHS": 2 if longest else int(lengths is not None), "DOT": dot, "PRECISION": precision,
+            "BL": BL, "BK": block, "BV": wide, "num_warps": 4 if wide <= 64 else 8,
+        }  # fmt: skip
+
+    def sums(self, like: Tensor) -> tuple[Tensor, Tensor]:
+        """Room for the sums of every chunk: (chunks, rows, H, K, V) and (chunks, rows, H, K)."""
+        shape = self.chunks, self.rows, self.H, self.K
+        return (like.new_empty(size, dtype=torch.float32) for size in ((*shape, self.V), shape))  # type: ignore
+
+
+def _strides(name: str, tensor: Tensor) -> dict[str, int]:
+    return {f"{name}_{letter}": stride for letter, stride in zip("blh", tensor.stride(), strict=False)}
+
+
+def _added(sums: Tensor) -> Tensor:
+    return sums[0] if len(sums) == 1 else sums.sum(0)
+
+
+def _forward(
+    q: Tensor, k: Tensor, v: Tensor, cos: Tensor | None, sin: Tensor | None, lengths: Tensor | None,
+    feature: int, normalize: bool, longest: int, scale: float, eps: float,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
+    """o (B, L, H, V); S (rows, H, K, V), z (rows, H, K) and w (B, L, H), which the backward pass reads again."""
+    plan = _Plan(q, v, cos, sin, lengths, feature, longest)
+    S, z = plan.sums(v)
+    _sums(
+        plan.summing,
+        {"p_k": k, "p_v": v, **plan.given, "p_S": S, "p_z": z},
+        {**plan.sizes, **plan.cut, **_strides("k", k), **_strides("v", v)},
+        plan.options,
+    )
+    S, z = _added(S), _added(z)
+    o = torch.empty_like(v, memory_format=torch.contiguous_format)
+    w = z.new_empty(q.shape[:3] if normalize else 0)
+    _reads(
+        plan.reading,
+        {"p_q": q, **plan.given, "p_S": S, "p_z": z, "p_o": o, "p_w": w},
+        {**plan.sizes, "longest": plan.longest, **_strides("q", q)},
+        {**plan.options, "NORMALIZE": normalize, "scale": scale, "eps": eps},
+    )
+    return o, S, z, w
+
+
+def _backward(
+    do: Tensor, q: Tensor, k: Tensor, v: Tensor, cos: Tensor | None, sin: Tensor | None, lengths: Tensor | None,
+    o: Tensor, S: Tensor, z: Tensor, w: Tensor,
+    feature: int, normalize: bool, longest: int, scale: float,
+) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
+    plan = _Plan(q, v, cos, sin, lengths, feature, longest)
+    new = torch.zeros if plan.options["LENGTHS"] == 1 else torch.empty  # the kernels write no padding
+    dq, dk, dv = (new(t.shape, dtype=t.dtype, device=t.device) for t in (q, k, v))
+    dS, dz = plan.sums(v)
+    _queries(
+        plan.summing,
+        {
+            "p_q": q,
+            **plan.given,
+            "p_S": S,
+            "p_z": z,
+            "p_o": o,
+            "p_w": w,
+            "p_do": do,
+            "p_dq": dq,
+            "p_dS": dS,
+            "p_dz": dz,
+        },
+        {**plan.sizes, **plan.cut, **_strides("q", q)},
+        {**plan.options, "NORMALIZE": normalize, "scale": scale},
+    )
+    _keys(
+        plan.reading,
+        {"p_k": k, "p_v": v, **plan.given, "p_dS": _added(dS), "p_dz": _added(dz), "p_dk": dk, "p_dv": dv},
+        {**plan.sizes, "longest": plan.longest, **_strides("k", k), **_strides("v", v)},
+        plan.options,
+    )
+    return dq, dk, dv
+
+
+def _forward_fake(q: Any, k: Any, v: Any, cos: Any, sin: Any, lengths: Any, *options: Any) -> tuple[Tensor, ...]:
+    _, normalize, longest, _, _ = options
+    B, _, H, K = q.shape
+    rows = len(lengths) - 1 if longest else B
+    sums = q.new_empty(rows, H, K, v.shape[-1], dtype=torch.float32)
+    return (
+        v.new_empty(v.shape),
+        sums,
+        sums.new_empty(rows, H, K),
+        sums.new_empty(q.shape[:3] if normalize else 0),
+    )
+
+
+def _backward_fake(do: Any, q: Any, k: Any, v: Any, *rest: Any) -> tuple[Tensor, ...]:
+    return q.new_empty(q.shape), k.new_empty(k.shape), v.new_empty(v.shape)
+
+
+_LIBRARY = torch.library.Library("mmeff", "FRAGMENT")
+_INPUTS = "Tensor q, Tensor k, Tensor v, Tensor? cos, Tensor? sin, Tensor? lengths"
+_LIBRARY.define(
+    f"full_sum_forward({_INPUTS}, int feature, bool normalize, int longest, float scale, float eps) "
+    "-> (Tensor, Tensor, Tensor, Tensor)"
+)
+_LIBRARY.define(
+    f"full_sum_backward(Tensor do, {_INPUTS}, Tensor o, Tensor S, Tensor z, Tensor w, "
+    "int feature, bool normalize, int longest, float scale) -> (Tensor, Tensor, Tensor)"
+)
+for _device in ("CPU", "CUDA"):  # on the CPU for Triton's interpreter
+    _LIBRARY.impl("full_sum_forward", _forward, _device)
+    _LIBRARY.impl("full_sum_backward", _backward, _device)
+torch.library.register_fake("mmeff::full_sum_forward", _forward_fake, lib=_LIBRARY)
+torch.library.register_fake("mmeff::full_sum_backward", _backward_fake, lib=_LIBRARY)
+
+
+def _products(q: Any, v: Any) -> int:
+    """Multiplications and additions of one product of every token's features and values."""
+    B, L, H, K = q
+    return 2 * B * L * H * K * v[-1]
+
+
+@register_flop_formula(torch.ops.mmeff.full_sum_forward)
+def forward_flops(q: Any, k: Any, v: Any, *_: Any, **__: Any) -> int:
+    """Two products: the sum, and its reading."""
+    return 2 * _products(q, v)
+
+
+@register_flop_formula(torch.ops.mmeff.full_sum_backward)
+def backward_flops(do: Any, q: Any, k: Any, v: Any, *_: Any, **__: Any) -> int:
+    """Four products: two for each of the forward pass."""
+    return 4 * _products(q, v)
+
+
+class FullSum(torch.autograd.Function):
+    """q, k (B, L, H, K), v (B, L, H, V), cos and sin (L, K / 2) fp32 or None, lengths (B,) or with `longest` > 0
+    cu_seqlens (S + 1,) -> o (B, L, H, V)."""
+
+    @staticmethod
+    def forward(  # pyright: ignore[reportIncompatibleMethodOverride]
+        ctx: Any, q: Tensor, k: Tensor, v: Tensor, cos: Tensor | None, sin: Tensor | None, lengths: Tensor | None,
+        feature: int, normalize: bool, longest: int, scale: float, eps: float,
+    ) -> Tensor:  # fmt: skip
+        q, k, v = (t if t.stride(-1) == 1 else t.contiguous() for t in (q, k, v))
+        o, S, z, w = torch.ops.mmeff.full_sum_forward(
+            q, k, v, cos, sin, lengths, feature, normalize, longest, scale, eps
+        )
+        ctx.save_for_backward(q, k, v, cos, sin, lengths, o if normalize else w, S, z, w)
+        ctx.options = feature, normalize, longest, scale
+        return o
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, do: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        dq, dk, dv = torch.ops.mmeff.full_sum_backward(do.contiguous(), *ctx.saved_tensors, *ctx.options)
+        return dq, dk, dv, *[None] * 8
