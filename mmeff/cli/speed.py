@@ -1,12 +1,14 @@
-"""`python -m mmeff.cli.speed [--pixels 224] [--batch 256]`: images a second of Vim-T beside timm's DeiT-T.
+"""`python -m mmeff.cli.speed [--mixer scan] [--pixels 224] [--batch 256]`: images a second beside timm's DeiT-T.
 
-Vim-T is 24 blocks of the bidirectional selective scan, 192 wide, on patches of 16 pixels; DeiT-T is timm's, with
-torch's own attention. Random images, bf16 under autocast on CUDA and fp32 on the CPU, AdamW; inference and training
+The model is 24 blocks of one mixer, 192 wide, on patches of 16 pixels: the bidirectional selective scan (Vim-T), or
+linear attention without or with its local convolution. DeiT-T is timm's, with torch's own attention. Random images, bf16 under autocast on CUDA and fp32 on the CPU, AdamW; inference and training
 steps in turn, medians with quartiles, and the peak memory of a training step. `--profile` lists the operators of one
-training step of Vim-T by their share of its time; `--graph` leaves out the host's time.
+training step of the model by their share of its time; `--graph` leaves out the host's time.
 """
 
 import argparse
+from collections.abc import Callable
+from functools import partial
 from statistics import median, quantiles
 
 import torch
@@ -16,20 +18,26 @@ from torch import Tensor, nn
 from mmeff.backbones import Isotropic
 from mmeff.heads import Head, MeanPool
 from mmeff.init import init_weights
-from mmeff.mixers import BiMamba
+from mmeff.mixers import BiMamba, LinearAttention, Mixer
 from mmeff.tokenizers import ImagePatches
 from mmeff_kernels.timing import captured, name_of, once, peak_mib
 
 CLASSES = 1000
+#: What the model mixes tokens with, and its name.
+MIXERS: dict[str, tuple[str, Callable[[int], Mixer]]] = {
+    "scan": ("Vim-T", BiMamba),
+    "linear": ("Linear-T", partial(LinearAttention, local=False)),
+    "linear-local": ("Local-T", LinearAttention),
+}
 
 
-class VimTiny(nn.Module):
+class Tiny(nn.Module):
     """Images (B, 3, H, W) -> logits: Vim's tiny model (arXiv 2401.09417, table 1) of this package's parts."""
 
-    def __init__(self, depth: int = 24, dim: int = 192, recompute: bool = False):
+    def __init__(self, mixer: Callable[[int], Mixer], depth: int = 24, dim: int = 192, recompute: bool = False):
         super().__init__()
         self.tokenizer = ImagePatches(dim, 16)
-        self.backbone = Isotropic(dim, depth, BiMamba, None, recompute=recompute)
+        self.backbone = Isotropic(dim, depth, mixer, None, recompute=recompute)
         self.head = Head(dim, CLASSES, MeanPool, 0.0)
         init_weights(self, depth)
 
@@ -111,8 +119,9 @@ def main(words: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--pixels", type=int, default=224)
     parser.add_argument("--batch", type=int, default=256)
-    parser.add_argument("--depth", type=int, default=24, help="of Vim-T")
-    parser.add_argument("--recompute", action="store_true", help="activations of Vim-T in the backward pass")
+    parser.add_argument("--depth", type=int, default=24, help="of the model")
+    parser.add_argument("--mixer", choices=MIXERS, default="scan")
+    parser.add_argument("--recompute", action="store_true", help="activations of the model in the backward pass")
     parser.add_argument("--graph", action="store_true", help="replay each step as a CUDA graph: the GPU's own time")
     parser.add_argument("--runs", type=int, default=10)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
@@ -121,19 +130,20 @@ def main(words: list[str] | None = None) -> None:
     device = torch.device(args.device)
     name, threads = name_of(device), torch.get_num_threads()
     print(f"{name}, {threads} threads, torch {torch.__version__}, {args.pixels} px, batch {args.batch}")
+    own, mixer = MIXERS[args.mixer]
     contenders = {
-        "Vim-T": Steps(VimTiny(args.depth, recompute=args.recompute), args.batch, args.pixels, device),
+        own: Steps(Tiny(mixer, args.depth, recompute=args.recompute), args.batch, args.pixels, device),
         "DeiT-T": Steps(deit_tiny(args.pixels), args.batch, args.pixels, device),
     }
     if args.profile:
-        profile(contenders["Vim-T"])
+        profile(contenders[own])
     for steps in contenders.values() if args.graph else ():
         steps.capture()
     for kind in ("infer", "train"):
         for model, taken in measure(contenders, kind, args.runs, device).items():
             rate = [args.batch / t for t in taken]
             low, _, high = quantiles(rate, n=4)
-            line = f"{model:7} {kind:6} {median(rate):9.1f} [{low:.1f}, {high:.1f}] images/s"
+            line = f"{model:8} {kind:6} {median(rate):9.1f} [{low:.1f}, {high:.1f}] images/s"
             if device.type == "cuda" and kind == "train" and not args.graph:
                 line += f"  {peak_mib(contenders[model].train) / 2**10:.1f} GiB"
             print(line, flush=True)

@@ -12,7 +12,7 @@ from .reference import full_sum_reference, rotate
 
 Impl = Literal["auto", "triton", "torch", "reference"]
 #: Values of a head that a tile of the Triton kernels holds.
-LARGEST_VALUE = 256
+LARGEST_VALUE = 128
 
 
 def full_sum(
@@ -44,7 +44,7 @@ def full_sum(
     cu_seqlens  (S + 1,) integers: S sequences lie one after the other in the one row of q (1, L, H, K), sequence s from
                 cu_seqlens[s] to cu_seqlens[s + 1] - 1; each is summed alone
     impl        "triton": fused kernels on CUDA. "torch": matrix products. "reference": the L x L weights. "auto":
-                "torch", or "triton" on CUDA for all but fp64 and V > 256. A named one never falls back to another
+                "torch", or "triton" on CUDA for all but fp64 and V > 128. A named one never falls back to another
 
     Source: Katharopoulos et al., arXiv 2006.16236, eq. 4 to 6; MILA, Han et al., arXiv 2405.16605, for the rotation.
 

@@ -35,7 +35,7 @@ class _Plan:
             assert lengths is not None
             self.rows = len(lengths) - 1
         self.longest = longest or self.L
-        block = min(BK, max(16, 1 << (self.K - 1).bit_length()))
+        block = min(BK if v.element_size() == 2 else BK // 2, max(16, 1 << (self.K - 1).bit_length()))
         blocks = -(-self.K // block)
         tiles = -(-self.longest // BL)
         wanted = max(1, PROGRAMS // (self.rows * self.H * blocks))
@@ -46,13 +46,14 @@ class _Plan:
         self.sizes = {"L": self.L, "rows": self.rows, "H": self.H, "K": self.K, "V": self.V}
         self.cut = {"span": self.span, "chunks": self.chunks}
         self.given = {"p_cos": cos, "p_sin": sin, "p_lengths": lengths}
+        # Sums of fp16 numbers can leave their range; three products of tf32 parts are as exact as one of fp32.
         types = {torch.bfloat16: (tl.bfloat16, "ieee"), torch.float16: (tl.float32, "tf32")}
-        dot, precision = types.get(v.dtype, (tl.float32, "ieee"))
+        dot, precision = types.get(v.dtype, (tl.float32, "tf32x3"))
         wide = max(16, 1 << (self.V - 1).bit_length())
         self.options = {
             "FEATURE": feature, "ROTATE": cos is not None,
             "LENGTHS": 2 if longest else int(lengths is not None), "DOT": dot, "PRECISION": precision,
-            "BL": BL, "BK": block, "BV": wide, "num_warps": 4 if wide <= 64 else 8,
+            "BL": BL, "BK": block, "BV": wide, "num_warps": 8 if wide > 64 or cos is not None else 4, "num_stages": 1,
         }  # fmt: skip
 
     def sums(self, like: Tensor) -> tuple[Tensor, Tensor]:
