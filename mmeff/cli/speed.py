@@ -1,9 +1,10 @@
 """`python -m mmeff.cli.speed [--mixer scan] [--pixels 224] [--batch 256]`: images a second beside timm's DeiT-T.
 
 The model is 24 blocks of one mixer, 192 wide, on patches of 16 pixels: the bidirectional selective scan (Vim-T), or
-linear attention without or with its local convolution. DeiT-T is timm's, with torch's own attention. Random images, bf16 under autocast on CUDA and fp32 on the CPU, AdamW; inference and training
-steps in turn, medians with quartiles, and the peak memory of a training step. `--profile` lists the operators of one
-training step of the model by their share of its time; `--graph` leaves out the host's time.
+linear attention without or with its local convolution. DeiT-T is timm's, with torch's own attention. Random images,
+bf16 under autocast on CUDA and fp32 on the CPU, AdamW; inference and training steps in turn, medians with quartiles,
+and the peak memory of a training step. `--profile` lists the operators of one training step of the model by their share
+of its time; `--graph` leaves out the host's time.
 """
 
 import argparse

@@ -54,13 +54,13 @@ def pairs(o_k, K):
 
 
 @triton.jit
-def features(p_x, p_cos, p_sin, o_l, first, x_l, o_k, K, m, FEATURE: tl.constexpr, ROTATE: tl.constexpr):
+def features(p_x, p_cos, p_sin, o_l, x_l, o_k, K, m, FEATURE: tl.constexpr, ROTATE: tl.constexpr):
     """phi, its derivative, phi rotated, and the cos and signed sin of the rotation, of tokens o_l and features o_k."""
     b_f, b_slope = phi(tl.load(p_x + o_l[:, None] * x_l + o_k[None, :], m, 0.0), m, FEATURE)
     b_turned, b_cos, b_sin = b_f, b_f, b_f
     if ROTATE:
         o_partner, o_pair, b_sign = pairs(o_k, K)
-        o_table = (first + o_l)[:, None] * (K // 2) + o_pair[None, :]
+        o_table = o_l[:, None] * (K // 2) + o_pair[None, :]
         b_cos, b_sin = tl.load(p_cos + o_table, m, 0.0), tl.load(p_sin + o_table, m, 0.0) * b_sign[None, :]
         b_partner, _ = phi(tl.load(p_x + o_l[:, None] * x_l + o_partner[None, :], m, 0.0), m, FEATURE)
         b_turned = b_f * b_cos + b_partner * b_sin
@@ -87,15 +87,16 @@ def sums_kernel(
     o_k, o_v = i_block * BK + tl.arange(0, BK), tl.arange(0, BV)
     m_k, m_v = o_k < K, o_v < V
     p_k += i_r * k_b + first * k_l + i_h * k_h
+    if ROTATE:
+        p_cos += first * (K // 2)
+        p_sin += first * (K // 2)
     p_v += i_r * v_b + first * v_l + i_h * v_h
     b_S, b_z = tl.zeros([BK, BV], tl.float32), tl.zeros([BK], tl.float32)
     start = i_chunk * span
     for s in range(start, tl.minimum(start + span, length), BL):
         o_l = s + tl.arange(0, BL)
         m_l = (o_l < length)[:, None]
-        b_f, _, b_turned, _, _ = features(
-            p_k, p_cos, p_sin, o_l, first, k_l, o_k, K, m_l & m_k[None, :], FEATURE, ROTATE
-        )
+        b_f, _, b_turned, _, _ = features(p_k, p_cos, p_sin, o_l, k_l, o_k, K, m_l & m_k[None, :], FEATURE, ROTATE)
         b_v = tl.load(p_v + o_l[:, None] * v_l + o_v[None, :], m_l & m_v[None, :], 0.0)
         b_S += product(tl.trans(b_turned), b_v, DOT, PRECISION)
         b_z += tl.sum(b_f, 0)
@@ -119,26 +120,28 @@ def reads_kernel(
     o_l, o_v = i_tile * BL + tl.arange(0, BL), tl.arange(0, BV)
     m_l, m_v = (o_l < length)[:, None], o_v < V
     p_q += i_r * q_b + first * q_l + i_h * q_h
+    if ROTATE:
+        p_cos += first * (K // 2)
+        p_sin += first * (K // 2)
     b_n, b_w = tl.zeros([BL, BV], tl.float32), tl.zeros([BL], tl.float32)
     for start in range(0, K, BK):
         o_k = start + tl.arange(0, BK)
         m_k = o_k < K
-        b_f, _, b_turned, _, _ = features(
-            p_q, p_cos, p_sin, o_l, first, q_l, o_k, K, m_l & m_k[None, :], FEATURE, ROTATE
-        )
+        b_f, _, b_turned, _, _ = features(p_q, p_cos, p_sin, o_l, q_l, o_k, K, m_l & m_k[None, :], FEATURE, ROTATE)
         o_S = (i_rh.to(tl.int64) * K + o_k)[:, None] * V + o_v[None, :]
         b_n += product(b_turned, tl.load(p_S + o_S, m_k[:, None] & m_v[None, :], 0.0), DOT, PRECISION)
         if NORMALIZE:
             b_w += tl.sum(b_f * tl.load(p_z + i_rh.to(tl.int64) * K + o_k, m_k, 0.0)[None, :], 1)
     b_n *= scale
-    i_o = (i_r * L + first + o_l) * H + i_h
+    i_o = (i_r * L + first) * H + i_h
     if NORMALIZE:
         b_w += eps
         b_n = b_n / b_w[:, None]
-        tl.store(p_w + i_o, b_w, o_l < length)
+        tl.store(p_w + i_o + o_l * H, b_w, o_l < length)
     # Padding within the row has an o of 0.
     inside = o_l < L if LENGTHS < 2 else o_l < length
-    tl.store(p_o + i_o[:, None] * V + o_v[None, :], tl.where(m_l, b_n, 0.0), inside[:, None] & m_v[None, :])
+    o_o = o_l[:, None] * (H * V) + o_v[None, :]
+    tl.store(p_o + i_o * V + o_o, tl.where(m_l, b_n, 0.0), inside[:, None] & m_v[None, :])
 
 
 @triton.jit
@@ -170,6 +173,9 @@ def queries_kernel(
     m_k, m_v = o_k < K, o_v < V
     m_S = m_k[:, None] & m_v[None, :]
     p_q += i_r * q_b + first * q_l + i_h * q_h
+    if ROTATE:
+        p_cos += first * (K // 2)
+        p_sin += first * (K // 2)
     p_S += i_rh.to(tl.int64) * K * V
     o_S = o_k[:, None] * V + o_v[None, :]
     o_partner, _, _ = pairs(o_k, K)
@@ -178,18 +184,22 @@ def queries_kernel(
     if NORMALIZE:
         b_z = tl.load(p_z + i_rh.to(tl.int64) * K + o_k, m_k, 0.0)
     b_dS, b_dz = tl.zeros([BK, BV], tl.float32), tl.zeros([BK], tl.float32)
+    i_o = (i_r * L + first) * H + i_h
+    p_o += i_o * V
+    p_do += i_o * V
+    p_dq += i_o * K
+    p_w += i_o
     start = i_chunk * span
     for s in range(start, tl.minimum(start + span, length), BL):
         o_l = s + tl.arange(0, BL)
         m_l = (o_l < length)[:, None]
         m = m_l & m_k[None, :]
-        b_f, b_slope, b_turned, b_cos, b_sin = features(p_q, p_cos, p_sin, o_l, first, q_l, o_k, K, m, FEATURE, ROTATE)
-        i_o = (i_r * L + first + o_l) * H + i_h
-        o_o = i_o[:, None] * V + o_v[None, :]
+        b_f, b_slope, b_turned, b_cos, b_sin = features(p_q, p_cos, p_sin, o_l, q_l, o_k, K, m, FEATURE, ROTATE)
+        o_o = o_l[:, None] * (H * V) + o_v[None, :]
         b_dn = tl.load(p_do + o_o, m_l & m_v[None, :], 0.0).to(tl.float32)
         b_dw = tl.zeros([BL], tl.float32)
         if NORMALIZE:
-            b_w = tl.load(p_w + i_o, o_l < length, 1.0)
+            b_w = tl.load(p_w + o_l * H, o_l < length, 1.0)
             b_dw = -tl.sum(b_dn * tl.load(p_o + o_o, m_l & m_v[None, :], 0.0).to(tl.float32), 1) / b_w
             b_dn = b_dn / b_w[:, None]
         b_dn *= scale
@@ -198,7 +208,7 @@ def queries_kernel(
         if NORMALIZE:
             b_df += b_dw[:, None] * b_z[None, :]
             b_dz += tl.sum(b_f * b_dw[:, None], 0)
-        tl.store(p_dq + i_o[:, None] * K + o_k[None, :], b_df * b_slope, m)
+        tl.store(p_dq + o_l[:, None] * (H * K) + o_k[None, :], b_df * b_slope, m)
         b_dS += product(tl.trans(b_turned), b_dn, DOT, PRECISION)
     i_out = i_crh.to(tl.int64) * K
     tl.store(p_dS + (i_out + o_k)[:, None] * V + o_v[None, :], b_dS, m_S)
@@ -220,16 +230,19 @@ def keys_kernel(
     o_l, o_v = i_tile * BL + tl.arange(0, BL), tl.arange(0, BV)
     m_l, m_v = (o_l < length)[:, None], o_v < V
     p_k += i_r * k_b + first * k_l + i_h * k_h
+    if ROTATE:
+        p_cos += first * (K // 2)
+        p_sin += first * (K // 2)
     p_v += i_r * v_b + first * v_l + i_h * v_h
     p_dS += i_rh.to(tl.int64) * K * V
     b_v = tl.load(p_v + o_l[:, None] * v_l + o_v[None, :], m_l & m_v[None, :], 0.0)
     b_dv = tl.zeros([BL, BV], tl.float32)
-    i_o = (i_r * L + first + o_l) * H + i_h
+    i_o = (i_r * L + first) * H + i_h
     for start in range(0, K, BK):
         o_k = start + tl.arange(0, BK)
         m_k = o_k < K
         m, m_S = m_l & m_k[None, :], m_k[:, None] & m_v[None, :]
-        _, b_slope, b_turned, b_cos, b_sin = features(p_k, p_cos, p_sin, o_l, first, k_l, o_k, K, m, FEATURE, ROTATE)
+        _, b_slope, b_turned, b_cos, b_sin = features(p_k, p_cos, p_sin, o_l, k_l, o_k, K, m, FEATURE, ROTATE)
         o_S = o_k[:, None] * V + o_v[None, :]
         o_partner, _, _ = pairs(o_k, K)
         b_dS = tl.load(p_dS + o_S, m_S, 0.0)
@@ -237,5 +250,5 @@ def keys_kernel(
         b_df = product(b_v, tl.trans(b_dS), DOT, PRECISION)
         b_df = turned_back(b_df, p_dS, o_S, o_partner, V, o_v, m_S, b_v, b_cos, b_sin, ROTATE, DOT, PRECISION)
         b_df += tl.load(p_dz + i_rh.to(tl.int64) * K + o_k, m_k, 0.0)[None, :]
-        tl.store(p_dk + i_o[:, None] * K + o_k[None, :], b_df * b_slope, m)
-    tl.store(p_dv + i_o[:, None] * V + o_v[None, :], b_dv, m_l & m_v[None, :])
+        tl.store(p_dk + i_o * K + o_l[:, None] * (H * K) + o_k[None, :], b_df * b_slope, m)
+    tl.store(p_dv + i_o * V + o_l[:, None] * (H * V) + o_v[None, :], b_dv, m_l & m_v[None, :])

@@ -17,16 +17,16 @@ from . import kernel
 _sums, _reads = Launcher(kernel.sums_kernel), Launcher(kernel.reads_kernel)
 _queries, _keys = Launcher(kernel.queries_kernel), Launcher(kernel.keys_kernel)
 
-#: Tokens and features of a tile. Programs of a pass that sums: more cut rows into chunks for nothing on an H200.
-BL, BK, PROGRAMS = 64, 64, 1056
+#: Tokens and features of a tile. Programs of a pass that sums: four for each multiprocessor of an H200.
+BL, BK, PROGRAMS = 64, 64, 528
 
 
 class _Plan:
     """How the rows are divided among programs, and what every kernel is told."""
 
     def __init__(
-        self, q: Tensor, v: Tensor, cos: Tensor | None, sin: Tensor | None, lengths: Tensor | None, feature: int,
-        longest: int,
+        self, q: Tensor, k: Tensor, v: Tensor, cos: Tensor | None, sin: Tensor | None, lengths: Tensor | None,
+        feature: int, longest: int,
     ):  # fmt: skip
         self.rows, self.L, self.H, self.K = q.shape
         self.V = v.shape[-1]
@@ -35,6 +35,12 @@ class _Plan:
             assert lengths is not None
             self.rows = len(lengths) - 1
         self.longest = longest or self.L
+        reach = self.longest * max(t.stride(1) for t in (q, k, v))
+        if reach >= 2**31:
+            raise ValueError(
+                f"the kernels count what lies within a row in 32 bits: {self.longest} tokens {reach // self.longest} "
+                "elements apart are too many"
+            )
         block = min(BK if v.element_size() == 2 else BK // 2, max(16, 1 << (self.K - 1).bit_length()))
         blocks = -(-self.K // block)
         tiles = -(-self.longest // BL)
@@ -53,7 +59,7 @@ class _Plan:
         self.options = {
             "FEATURE": feature, "ROTATE": cos is not None,
             "LENGTHS": 2 if longest else int(lengths is not None), "DOT": dot, "PRECISION": precision,
-            "BL": BL, "BK": block, "BV": wide, "num_warps": 8 if wide > 64 or cos is not None else 4, "num_stages": 1,
+            "BL": BL, "BK": block, "BV": wide, "num_warps": 8 if v.element_size() > 2 or (wide > 64 and cos is not None) else 4, "num_stages": 1,
         }  # fmt: skip
 
     def sums(self, like: Tensor) -> tuple[Tensor, Tensor]:
@@ -75,7 +81,7 @@ def _forward(
     feature: int, normalize: bool, longest: int, scale: float, eps: float,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
     """o (B, L, H, V); S (rows, H, K, V), z (rows, H, K) and w (B, L, H), which the backward pass reads again."""
-    plan = _Plan(q, v, cos, sin, lengths, feature, longest)
+    plan = _Plan(q, k, v, cos, sin, lengths, feature, longest)
     S, z = plan.sums(v)
     _sums(
         plan.summing,
@@ -100,7 +106,7 @@ def _backward(
     o: Tensor, S: Tensor, z: Tensor, w: Tensor,
     feature: int, normalize: bool, longest: int, scale: float,
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
-    plan = _Plan(q, v, cos, sin, lengths, feature, longest)
+    plan = _Plan(q, k, v, cos, sin, lengths, feature, longest)
     new = torch.zeros if plan.options["LENGTHS"] == 1 else torch.empty  # the kernels write no padding
     dq, dk, dv = (new(t.shape, dtype=t.dtype, device=t.device) for t in (q, k, v))
     dS, dz = plan.sums(v)
