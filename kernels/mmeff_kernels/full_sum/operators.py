@@ -56,10 +56,11 @@ class _Plan:
         types = {torch.bfloat16: (tl.bfloat16, "ieee"), torch.float16: (tl.float32, "tf32")}
         dot, precision = types.get(v.dtype, (tl.float32, "tf32x3"))
         wide = max(16, 1 << (self.V - 1).bit_length())
+        many = v.element_size() > 2 or (wide > 64 and cos is not None)  # numbers that a thread holds
         self.options = {
             "FEATURE": feature, "ROTATE": cos is not None,
             "LENGTHS": 2 if longest else int(lengths is not None), "DOT": dot, "PRECISION": precision,
-            "BL": BL, "BK": block, "BV": wide, "num_warps": 8 if v.element_size() > 2 or (wide > 64 and cos is not None) else 4, "num_stages": 1,
+            "BL": BL, "BK": block, "BV": wide, "num_warps": 8 if many else 4, "num_stages": 1,
         }  # fmt: skip
 
     def sums(self, like: Tensor) -> tuple[Tensor, Tensor]:
