@@ -30,7 +30,6 @@ class _Plan:
     ):  # fmt: skip
         self.rows, self.L, self.H, self.K = q.shape
         self.V = v.shape[-1]
-        self.total = self.L
         if longest:
             assert lengths is not None
             self.rows = len(lengths) - 1
@@ -66,7 +65,7 @@ class _Plan:
     def sums(self, like: Tensor) -> tuple[Tensor, Tensor]:
         """Room for the sums of every chunk: (chunks, rows, H, K, V) and (chunks, rows, H, K)."""
         shape = self.chunks, self.rows, self.H, self.K
-        return (like.new_empty(size, dtype=torch.float32) for size in ((*shape, self.V), shape))  # type: ignore
+        return like.new_empty((*shape, self.V), dtype=torch.float32), like.new_empty(shape, dtype=torch.float32)
 
 
 def _strides(name: str, tensor: Tensor) -> dict[str, int]:
