@@ -1,7 +1,7 @@
 """Time order-free linear attention on this machine: python -m mmeff_kernels.full_sum.bench [--runs 20]
 
 `full_sum` with elu + 1, normalised, with and without a rotation, beside torch's softmax attention of the same tensors
-(on CUDA the faster of its flash and cuDNN backends). bf16 on CUDA, fp32 on the CPU; ms of the device's own time,
+(on CUDA its flash and its cuDNN backend). bf16 on CUDA, fp32 on the CPU; ms of the device's own time,
 forward; with backward, and the share of the time that the bytes take which must move: 4 tensors of q's size forward, 11
 in all, at the speed of a copy. Medians, quartiles in brackets.
 """
@@ -17,7 +17,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from ..timing import LIMITS, banner, name_of, own_milliseconds, parser, show
 from .op import full_sum
 
-#: (B, L, H, K): DeiT-T at 224 pixels, at 512 and two heads' worth more, at 1248, and a long sequence.
+#: (B, L, H, K): DeiT-T at 224 pixels, DeiT-S at 512, DeiT-T at 1248, and a long sequence.
 CUDA_SHAPES = ((128, 197, 3, 64), (64, 1024, 6, 64), (8, 6084, 3, 64), (2, 16384, 16, 128))
 CPU_SHAPES = ((8, 256, 3, 64),)
 

@@ -16,11 +16,11 @@ import triton.language as tl
 
 LOG2_E = tl.constexpr(1.4426950408889634)
 #: Numbers whose values do not make another kernel.
-ALIKE = ["L", "rows", "total", "span", "chunks", "longest"]
+ALIKE = ["L", "rows", "span", "chunks", "longest"]
 
 
 @triton.jit
-def place(i, rows, p_lengths, L, LENGTHS: tl.constexpr):
+def place(i, p_lengths, L, LENGTHS: tl.constexpr):
     """Of row i: the row in memory, where in it its tokens begin, and their number. LENGTHS: rows have L tokens (0), a
     number of their own (1), or lie one after the other in one row (2)."""
     i_r, first, length = i, i * 0, (i * 0 + L).to(tl.int32)
@@ -83,7 +83,7 @@ def sums_kernel(
     blocks = tl.cdiv(K, BK)
     i_block, i_rh = tl.program_id(0) % blocks, tl.program_id(0) // blocks
     i_chunk, i_row, i_h = i_rh // (rows * H), (i_rh // H % rows).to(tl.int64), i_rh % H
-    i_r, first, length = place(i_row, rows, p_lengths, L, LENGTHS)
+    i_r, first, length = place(i_row, p_lengths, L, LENGTHS)
     o_k, o_v = i_block * BK + tl.arange(0, BK), tl.arange(0, BV)
     m_k, m_v = o_k < K, o_v < V
     p_k += i_r * k_b + first * k_l + i_h * k_h
@@ -107,7 +107,7 @@ def sums_kernel(
 
 @triton.jit(do_not_specialize=ALIKE)
 def reads_kernel(
-    p_q, p_cos, p_sin, p_lengths, p_S, p_z, p_o, p_w, L, longest, rows, H, K, V, scale, eps,
+    p_q, p_cos, p_sin, p_lengths, p_S, p_z, p_o, p_w, L, longest, H, K, V, scale, eps,
     q_b, q_l, q_h,
     FEATURE: tl.constexpr, ROTATE: tl.constexpr, LENGTHS: tl.constexpr, NORMALIZE: tl.constexpr,
     DOT: tl.constexpr, PRECISION: tl.constexpr, BL: tl.constexpr, BK: tl.constexpr, BV: tl.constexpr,
@@ -116,7 +116,7 @@ def reads_kernel(
     tiles = tl.cdiv(longest, BL)
     i_tile, i_rh = tl.program_id(0) % tiles, tl.program_id(0) // tiles
     i_row, i_h = (i_rh // H).to(tl.int64), i_rh % H
-    i_r, first, length = place(i_row, rows, p_lengths, L, LENGTHS)
+    i_r, first, length = place(i_row, p_lengths, L, LENGTHS)
     o_l, o_v = i_tile * BL + tl.arange(0, BL), tl.arange(0, BV)
     m_l, m_v = (o_l < length)[:, None], o_v < V
     p_q += i_r * q_b + first * q_l + i_h * q_h
@@ -168,7 +168,7 @@ def queries_kernel(
     i_block, i_crh = tl.program_id(0) % blocks, tl.program_id(0) // blocks
     i_chunk, i_rh = i_crh // (rows * H), i_crh % (rows * H)
     i_row, i_h = (i_rh // H).to(tl.int64), i_rh % H
-    i_r, first, length = place(i_row, rows, p_lengths, L, LENGTHS)
+    i_r, first, length = place(i_row, p_lengths, L, LENGTHS)
     o_k, o_v = i_block * BK + tl.arange(0, BK), tl.arange(0, BV)
     m_k, m_v = o_k < K, o_v < V
     m_S = m_k[:, None] & m_v[None, :]
@@ -217,7 +217,7 @@ def queries_kernel(
 
 @triton.jit(do_not_specialize=ALIKE)
 def keys_kernel(
-    p_k, p_v, p_cos, p_sin, p_lengths, p_dS, p_dz, p_dk, p_dv, L, longest, rows, H, K, V,
+    p_k, p_v, p_cos, p_sin, p_lengths, p_dS, p_dz, p_dk, p_dv, L, longest, H, K, V,
     k_b, k_l, k_h, v_b, v_l, v_h,
     FEATURE: tl.constexpr, ROTATE: tl.constexpr, LENGTHS: tl.constexpr,
     DOT: tl.constexpr, PRECISION: tl.constexpr, BL: tl.constexpr, BK: tl.constexpr, BV: tl.constexpr,
@@ -226,7 +226,7 @@ def keys_kernel(
     tiles = tl.cdiv(longest, BL)
     i_tile, i_rh = tl.program_id(0) % tiles, tl.program_id(0) // tiles
     i_row, i_h = (i_rh // H).to(tl.int64), i_rh % H
-    i_r, first, length = place(i_row, rows, p_lengths, L, LENGTHS)
+    i_r, first, length = place(i_row, p_lengths, L, LENGTHS)
     o_l, o_v = i_tile * BL + tl.arange(0, BL), tl.arange(0, BV)
     m_l, m_v = (o_l < length)[:, None], o_v < V
     p_k += i_r * k_b + first * k_l + i_h * k_h

@@ -48,8 +48,8 @@ class _Plan:
         self.chunks = -(-self.longest // self.span)
         self.summing = self.rows * self.H * blocks * self.chunks
         self.reading = self.rows * self.H * tiles
-        self.sizes = {"L": self.L, "rows": self.rows, "H": self.H, "K": self.K, "V": self.V}
-        self.cut = {"span": self.span, "chunks": self.chunks}
+        self.sizes = {"L": self.L, "H": self.H, "K": self.K, "V": self.V}
+        self.cut = {"rows": self.rows, "span": self.span, "chunks": self.chunks}
         self.given = {"p_cos": cos, "p_sin": sin, "p_lengths": lengths}
         # Sums of fp16 numbers can leave their range; three products of tf32 parts are as exact as one of fp32.
         types = {torch.bfloat16: (tl.bfloat16, "ieee"), torch.float16: (tl.float32, "tf32")}
@@ -201,7 +201,8 @@ class FullSum(torch.autograd.Function):
         o, S, z, w = torch.ops.mmeff.full_sum_forward(
             q, k, v, cos, sin, lengths, feature, normalize, longest, scale, eps
         )
-        ctx.save_for_backward(q, k, v, cos, sin, lengths, o if normalize else w, S, z, w)
+        kept = o if normalize else w  # without a denominator o is not read again, and w is empty
+        ctx.save_for_backward(q, k, v, cos, sin, lengths, kept, S, z, w)
         ctx.options = feature, normalize, longest, scale
         return o
 
