@@ -1,0 +1,193 @@
+"""The public linear attention with a decaying state."""
+
+from collections.abc import Callable
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor
+
+from ..arguments import check_impl, check_lengths, check_packing, check_triton
+from ..padding import Packing, without_padding
+from .chunked import decay_chunked
+from .reference import decay_reference
+
+Impl = Literal["auto", "triton", "torch", "reference"]
+Direction = Literal["forward", "backward", "both"]
+Diagonal = Literal["all", "first"]
+#: Features, and values, of a head that a tile of the Triton kernels holds.
+LARGEST = 128
+
+
+def decay_attention(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    g: Tensor,
+    *,
+    direction: Direction = "forward",
+    diagonal: Diagonal = "all",
+    bonus: Tensor | None = None,
+    scale: float | None = None,
+    initial_state: Tensor | None = None,
+    output_final_state: bool = False,
+    lengths: Tensor | None = None,
+    cu_seqlens: Tensor | None = None,
+    impl: Impl = "auto",
+) -> tuple[Tensor, Tensor | None]:
+    """Linear attention whose state decays: S_t = exp(g_t) S_{t-1} + k_t v_t^T,  o_t = scale S_t^T q_t. O(L).
+
+    The matrix of o = M v is M_ts = scale sum_c q_tc k_sc exp(g_{s+1,c} + ... + g_tc) for s <= t, 0 elsewhere.
+
+    q, k        (B, L, H, K)
+    v           (B, L, H, V)
+    g           the logarithm of the decay, at most 0: (B, L, H), one for all features of a head (retention, SSD,
+                mLSTM), or (B, L, H, K), one for each (GLA, HGRN2, RWKV). For "both", a leading axis of 2 gives each
+                direction its own
+    direction   "forward": token t reads from tokens s <= t. "backward": from s >= t, as the flipped row would. "both":
+                the sum of the two, in one pass
+    diagonal    for "both": whether a token reads its own input in each direction ("all"), or once ("first")
+    bonus       (H, K), with g of each feature: a token reads the state before it decays, and its own input with this
+                weight for each feature: o_t = scale (S_{t-1} + (bonus * k_t) v_t^T)^T q_t (RWKV)
+    scale       by default 1 / sqrt(K)
+    initial_state  (B, H, K, V): what the first token meets, in "backward" the last; (2, B, H, K, V) for "both". With
+                cu_seqlens one for each sequence in place of each row
+    output_final_state  also return the state after the last token met
+    lengths     (B,) real tokens a row; what lies after them is never read, and its o is 0
+    cu_seqlens  (S + 1,) integers: S sequences lie one after the other in the one row of q (1, L, H, K), sequence s from
+                cu_seqlens[s] to cu_seqlens[s + 1] - 1
+    impl        "triton": kernels on CUDA. "torch": chunks as matrix products. "reference": the loop over tokens.
+                "auto": "torch", or "triton" on CUDA for all but fp64 and more than 128 features or values. A named one
+                never falls back to another
+
+    Source: Yang et al., arXiv 2312.06635, eq. 3 (decays for each feature); Dao and Gu, arXiv 2405.21060, eq. 16 (one
+    for all); both directions: Hwang et al., Hydra, arXiv 2407.09941; bonus: Peng et al., RWKV-6, arXiv 2404.05892.
+
+    Returns o (B, L, H, V) in v's dtype, and the final state as initial_state is shaped, fp32, or None. Gates, states and
+    sums are fp32 (fp64 if an input is), under autocast too; on CUDA the products of fp16 and bf16 take operands rounded
+    to tf32 and bf16. Gradients for q, k, v, g, bonus and initial_state.
+
+    ValueError if the shapes do not fit together, or `impl` does not exist or cannot serve them.
+    """
+    _check(q, k, v, g, direction, diagonal, bonus, initial_state, lengths, cu_seqlens, impl)
+    scale = q.shape[-1] ** -0.5 if scale is None else scale
+    if impl == "auto":
+        double = any(t is not None and t.dtype == torch.float64 for t in (q, k, v, g, bonus, initial_state))
+        impl = "triton" if q.is_cuda and not double and max(q.shape[-1], v.shape[-1]) <= LARGEST else "torch"
+    if impl == "triton":
+        from .operators import Decay
+
+        longest = 0
+        if cu_seqlens is not None:
+            lengths, longest = cu_seqlens.to(q.device), int(cu_seqlens.diff().max())
+        which = get_args(Direction).index(direction)
+        o, final = Decay.apply(q, k, v, g, bonus, initial_state, lengths, which, diagonal == "all", longest, scale)
+        return o, final if output_final_state else None
+    run = decay_reference if impl == "reference" else decay_chunked
+    with torch.autocast(q.device.type, enabled=False):
+        o, final = _directions(
+            run, q, k, v, g, direction, diagonal, bonus, scale, initial_state, lengths, cu_seqlens
+        )
+    return o, final if output_final_state else None
+
+
+def _directions(
+    run: Callable[..., tuple[Tensor, Tensor]],
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    g: Tensor,
+    direction: Direction,
+    diagonal: Diagonal,
+    bonus: Tensor | None,
+    scale: float,
+    initial_state: Tensor | None,
+    lengths: Tensor | None,
+    cu_seqlens: Tensor | None,
+) -> tuple[Tensor, Tensor]:
+    """The direction or both by `run`, which goes forward over padded rows: a row is flipped whole, for what lies in the
+    padding decays nothing and writes nothing."""
+    both, kind = direction == "both", v.dtype
+    wide = torch.promote_types(torch.promote_types(q.dtype, v.dtype), torch.promote_types(g.dtype, torch.float32))
+    gates = (g if g.shape in (q.shape, (2, *q.shape)) else g[..., None]).to(wide)
+    gates = list(gates) if gates.dim() == 5 else [gates] * (1 + both)
+    q, k, v = q.to(wide) * scale, k.to(wide), v.to(wide)
+    if cu_seqlens is not None:
+        packing = Packing(cu_seqlens.to(q.device))
+        lengths = packing.lengths
+        q, k, v, *gates = (packing.pad(t) for t in (q, k, v, *gates))
+    q, k, v, *gates = (without_padding(t, lengths) for t in (q, k, v, *gates))
+    rows, _, H, K = q.shape
+    if initial_state is None:
+        initial_state = q.new_zeros(1 + both, rows, H, K, v.shape[-1])
+    states = initial_state.to(wide) if both else initial_state.to(wide).reshape(1, rows, H, K, -1)
+    own = torch.ones(1, dtype=wide, device=q.device) if bonus is None else bonus.to(wide)
+    parts, finals = [], []
+    if direction != "backward":
+        o, final = run(q, k, v, gates[0], own, states[0], bonus is not None)
+        parts.append(o)
+        finals.append(final)
+    if direction != "forward":
+        flipped = (t.flip(1) for t in (q, k, v, gates[-1]))
+        skipped = both and diagonal == "first"
+        o, final = run(*flipped, None if skipped else own, states[-1], bonus is not None)
+        parts.append(o.flip(1))
+        finals.append(final)
+    o = parts[0] + parts[1] if both else parts[0]
+    o = packing.unpad(o) if cu_seqlens is not None else without_padding(o, lengths)
+    return o.to(kind), torch.stack(finals) if both else finals[0]
+
+
+def _check(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    g: Tensor,
+    direction: str,
+    diagonal: str,
+    bonus: Tensor | None,
+    initial_state: Tensor | None,
+    lengths: Tensor | None,
+    cu_seqlens: Tensor | None,
+    impl: str,
+) -> None:
+    check_impl(impl, Impl)
+    for name, value, choices in (("direction", direction, Direction), ("diagonal", diagonal, Diagonal)):
+        if value not in get_args(choices):
+            raise ValueError(f"{name} {value!r}: choose one of {', '.join(get_args(choices))}")
+    if q.dim() != 4 or q.numel() == 0:
+        raise ValueError(f"q must be (B, L, H, K) and not empty, not {tuple(q.shape)}")
+    if k.shape != q.shape:
+        raise ValueError(f"k must be {tuple(q.shape)}, as q, not {tuple(k.shape)}")
+    if v.dim() != 4 or v.shape[:3] != q.shape[:3] or v.shape[3] == 0:
+        raise ValueError(f"v must be {(*q.shape[:3], 'V')} beside q {tuple(q.shape)}, not {tuple(v.shape)}")
+    both, shapes = direction == "both", [q.shape[:3], q.shape]
+    if both:
+        shapes += [(2, *shape) for shape in shapes]
+    if g.shape not in shapes:
+        choices = " or ".join(str(tuple(shape)) for shape in shapes)
+        raise ValueError(f"g must be {choices} beside q {tuple(q.shape)}, not {tuple(g.shape)}")
+    if bonus is not None:
+        if bonus.shape != q.shape[2:]:
+            raise ValueError(f"bonus must be {tuple(q.shape[2:])} beside q {tuple(q.shape)}, not {tuple(bonus.shape)}")
+        if g.shape[-3:] != q.shape[-3:]:
+            raise ValueError(f"bonus needs a g of each feature, {tuple(q.shape)}, not {tuple(g.shape)}")
+    if lengths is not None and cu_seqlens is None:
+        check_lengths(lengths, q, "q")
+    if cu_seqlens is not None:
+        check_packing(q, cu_seqlens, lengths, "q")
+    if initial_state is not None:
+        rows = q.shape[0] if cu_seqlens is None else len(cu_seqlens) - 1
+        shape = (*([2] if both else []), rows, *q.shape[2:], v.shape[3])
+        if initial_state.shape != shape:
+            raise ValueError(f"initial_state must be {shape}, not {tuple(initial_state.shape)}")
+    named = {"k": k, "v": v, "g": g, "bonus": bonus, "initial_state": initial_state}
+    for name, tensor in named.items():
+        if tensor is not None and tensor.device != q.device:
+            raise ValueError(f"{name} is on {tensor.device}, q on {q.device}")
+    if impl == "triton":
+        check_triton({"q": q, **named})
+        if max(q.shape[-1], v.shape[-1]) > LARGEST:
+            raise ValueError(
+                f"impl 'triton' serves up to {LARGEST} features and values a head, q is {tuple(q.shape)}, v "
+                f"{tuple(v.shape)}"
+            )
