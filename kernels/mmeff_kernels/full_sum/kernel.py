@@ -14,22 +14,11 @@ time at its partners' places, which lie near.
 import triton
 import triton.language as tl
 
+from ..tiles import place, product
+
 LOG2_E = tl.constexpr(1.4426950408889634)
 #: Numbers whose values do not make another kernel.
 ALIKE = ["L", "rows", "span", "chunks", "longest"]
-
-
-@triton.jit
-def place(i, p_lengths, L, LENGTHS: tl.constexpr):
-    """Of row i: the row in memory, where in it its tokens begin, and their number. LENGTHS: rows have L tokens (0), a
-    number of their own (1), or lie one after the other in one row (2)."""
-    i_r, first, length = i, i * 0, (i * 0 + L).to(tl.int32)
-    if LENGTHS == 1:
-        length = tl.load(p_lengths + i).to(tl.int32)
-    if LENGTHS == 2:
-        i_r, first = i * 0, tl.load(p_lengths + i).to(tl.int64)
-        length = (tl.load(p_lengths + i + 1) - first).to(tl.int32)
-    return i_r, first, length
 
 
 @triton.jit
@@ -65,11 +54,6 @@ def features(p_x, p_cos, p_sin, o_l, x_l, o_k, K, m, FEATURE: tl.constexpr, ROTA
         b_partner, _ = phi(tl.load(p_x + o_l[:, None] * x_l + o_partner[None, :], m, 0.0), m, FEATURE)
         b_turned = b_f * b_cos + b_partner * b_sin
     return b_f, b_slope, b_turned, b_cos, b_sin
-
-
-@triton.jit
-def product(b_a, b_b, DOT: tl.constexpr, PRECISION: tl.constexpr):
-    return tl.dot(b_a.to(DOT), b_b.to(DOT), input_precision=PRECISION)
 
 
 @triton.jit(do_not_specialize=ALIKE)

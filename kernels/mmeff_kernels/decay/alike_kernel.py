@@ -1,0 +1,151 @@
+"""Decaying states whose heads have one gate each: what tokens read, and gradients, chunks in parallel.
+
+The letters are those of `kernel.py`. Within a chunk, A = (scale q k^T) * W with W_ts the weight between the two tokens;
+both directions are one such matrix, below and above its diagonal.
+"""
+
+# pyright: reportGeneralTypeIssues=false, reportPossiblyUnboundVariable=false
+
+import triton
+import triton.language as tl
+
+from ..tiles import place, product
+from .kernel import ALIKE, across, gate, slot, suffix_sums
+
+
+@triton.jit
+def weights(b_G, b_E, o_c, FORWARD: tl.constexpr, BACKWARD: tl.constexpr, DIAGONAL: tl.constexpr):
+    """W (BC, BC), from G of the forward and E of the backward direction."""
+    later, earlier = o_c[:, None] > o_c[None, :], o_c[:, None] < o_c[None, :]
+    b_x = tl.where(later, b_G[:, None] - b_G[None, :], tl.where(earlier, b_E[None, :] - b_E[:, None], 0.0))
+    b_W = tl.exp(tl.minimum(b_x, 0.0))  # where a row has ended, exponents are of no use, but finite
+    b_W = tl.where(later | earlier, b_W, DIAGONAL * 1.0)
+    if not FORWARD:
+        b_W = tl.where(later, 0.0, b_W)
+    if not BACKWARD:
+        b_W = tl.where(earlier, 0.0, b_W)
+    return b_W
+
+
+@triton.jit(do_not_specialize=ALIKE)
+def outputs_kernel(
+    p_q, p_k, p_v, p_G, p_lengths, p_S, p_o, L, chunks, slots, tokens, H, K, V, scale,
+    q_b, q_l, q_h, k_b, k_l, k_h, v_b, v_l, v_h,
+    FORWARD: tl.constexpr, BACKWARD: tl.constexpr, DIAGONAL: tl.constexpr, UNTIED: tl.constexpr,
+    LENGTHS: tl.constexpr, DOT: tl.constexpr, PRECISION: tl.constexpr,
+    BC: tl.constexpr, BK: tl.constexpr, BV: tl.constexpr,
+):  # fmt: skip
+    """o = A v + what q reads from the states at the chunk's boundaries."""
+    i_h, i_cr = tl.program_id(0) % H, tl.program_id(0) // H
+    i_chunk, i_row = i_cr % chunks, (i_cr // chunks).to(tl.int64)
+    i_r, first, length = place(i_row, p_lengths, L, LENGTHS)
+    o_c, o_k, o_v = tl.arange(0, BC), tl.arange(0, BK), tl.arange(0, BV)
+    start = i_chunk * BC
+    o_l = start + o_c
+    m_l, m_k, m_v = (o_l < length)[:, None], (o_k < K)[None, :], (o_v < V)[None, :]
+    m_S, o_S = (o_k < K)[:, None] & m_v & (start < length), o_k[:, None] * V + o_v[None, :]
+    p_q += i_r * q_b + first * q_l + i_h * q_h
+    p_k += i_r * k_b + first * k_l + i_h * k_h
+    p_v += i_r * v_b + first * v_l + i_h * v_h
+    p_G += (i_r * L + first) * H + i_h
+    p_back = p_G + UNTIED * tokens.to(tl.int64) * H
+    p_o += ((i_r * L + first) * H + i_h) * V
+    state = (H * K * V).to(tl.int64)  # from a boundary to the next
+    p_S += (slot(i_row, first, L, LENGTHS, BC) + i_chunk) * state + i_h * K * V
+    b_q = tl.load(p_q + o_l[:, None] * q_l + o_k[None, :], m_l & m_k, 0.0)
+    b_k = tl.load(p_k + o_l[:, None] * k_l + o_k[None, :], m_l & m_k, 0.0)
+    b_v = tl.load(p_v + o_l[:, None] * v_l + o_v[None, :], m_l & m_v, 0.0)
+    b_G, b_E = gate(p_G, o_l, start, length, 0, H), gate(p_back, o_l, start, length, 1, H)
+    b_W = weights(b_G, b_E, o_c, FORWARD, BACKWARD, DIAGONAL)
+    b_o = product(product(b_q, tl.trans(b_k), DOT, PRECISION) * b_W, b_v, DOT, PRECISION)
+    if FORWARD:
+        b_S = tl.load(p_S + o_S, m_S, 0.0)
+        b_o += product(b_q, b_S, DOT, PRECISION) * tl.exp(b_G)[:, None]
+    if BACKWARD:
+        b_S = tl.load(p_S + (FORWARD * slots + 1) * state + o_S, m_S, 0.0)
+        b_T = tl.load(p_back + (tl.minimum(start + BC, length) - 1) * H, start < length, 0.0)
+        b_o += product(b_q, b_S, DOT, PRECISION) * tl.exp(b_T - b_E)[:, None]
+    # Padding within the row has an o of 0.
+    inside = o_l < L if LENGTHS < 2 else o_l < length
+    tl.store(p_o + o_l[:, None] * (H * V) + o_v[None, :], tl.where(m_l, b_o * scale, 0.0), inside[:, None] & m_v)
+
+
+@triton.jit(do_not_specialize=ALIKE)
+def gradients_kernel(
+    p_q, p_k, p_v, p_G, p_lengths, p_do, p_S, p_dS, p_dq, p_dk, p_dv, p_dg, L, chunks, slots, tokens, H, K, V, scale,
+    q_b, q_l, q_h, k_b, k_l, k_h, v_b, v_l, v_h,
+    FORWARD: tl.constexpr, BACKWARD: tl.constexpr, DIAGONAL: tl.constexpr, UNTIED: tl.constexpr,
+    LENGTHS: tl.constexpr, DOT: tl.constexpr, PRECISION: tl.constexpr,
+    BC: tl.constexpr, BK: tl.constexpr, BV: tl.constexpr,
+):  # fmt: skip
+    """Gradients of q, k, v and g. A pair's weight depends on the gates between its tokens: with x_t the sum of what t
+    reads from others less what others read from it, each product times its gradient, g's gradient is the sum of x over
+    the rest of the chunk, and of what the chunk leaves times its gradient."""
+    i_h, i_cr = tl.program_id(0) % H, tl.program_id(0) // H
+    i_chunk, i_row = i_cr % chunks, (i_cr // chunks).to(tl.int64)
+    i_r, first, length = place(i_row, p_lengths, L, LENGTHS)
+    o_c, o_k, o_v = tl.arange(0, BC), tl.arange(0, BK), tl.arange(0, BV)
+    start = i_chunk * BC
+    o_l = start + o_c
+    m_l, m_k, m_v = (o_l < length)[:, None], (o_k < K)[None, :], (o_v < V)[None, :]
+    m_S, o_S = (o_k < K)[:, None] & m_v & (start < length), o_k[:, None] * V + o_v[None, :]
+    p_q += i_r * q_b + first * q_l + i_h * q_h
+    p_k += i_r * k_b + first * k_l + i_h * k_h
+    p_v += i_r * v_b + first * v_l + i_h * v_h
+    p_G += (i_r * L + first) * H + i_h
+    p_back = p_G + UNTIED * tokens.to(tl.int64) * H
+    i_o = (i_r * L + first) * H + i_h
+    state = (H * K * V).to(tl.int64)  # from a boundary to the next
+    i_S = (slot(i_row, first, L, LENGTHS, BC) + i_chunk) * state + i_h * K * V
+    p_S += i_S
+    p_dS += i_S
+    p_dg += i_o
+    o_o = o_l[:, None] * (H * V) + o_v[None, :]
+    b_q = tl.load(p_q + o_l[:, None] * q_l + o_k[None, :], m_l & m_k, 0.0)
+    b_k = tl.load(p_k + o_l[:, None] * k_l + o_k[None, :], m_l & m_k, 0.0)
+    b_v = tl.load(p_v + o_l[:, None] * v_l + o_v[None, :], m_l & m_v, 0.0)
+    b_do = tl.load(p_do + i_o * V + o_o, m_l & m_v, 0.0)
+    b_G, b_E = gate(p_G, o_l, start, length, 0, H), gate(p_back, o_l, start, length, 1, H)
+    b_W = weights(b_G, b_E, o_c, FORWARD, BACKWARD, DIAGONAL) * scale
+    b_A = product(b_q, tl.trans(b_k), DOT, PRECISION) * b_W
+    b_dA = product(b_do, tl.trans(b_v), DOT, PRECISION)
+    b_dv = product(tl.trans(b_A), b_do, DOT, PRECISION)
+    b_x = b_A * b_dA
+    b_dA *= b_W
+    b_dq = product(b_dA, b_k, DOT, PRECISION)
+    b_dk = product(tl.trans(b_dA), b_q, DOT, PRECISION)
+    b_dg = tl.zeros([BC], tl.float32)
+    if FORWARD:
+        b_T = tl.load(p_G + (tl.minimum(start + BC, length) - 1) * H, start < length, 0.0)
+        b_reads, b_leaves = (tl.exp(b_G) * scale)[:, None], tl.exp(b_T - b_G)[:, None]
+        b_dqS, b_dkS, b_dvS, b_left = across(
+            p_S, p_S + state, p_dS + state, o_S, m_S, b_q, b_k, b_v, b_do, b_reads, b_leaves, DOT, PRECISION
+        )
+        b_dq += b_dqS
+        b_dk += b_dkS
+        b_dv += b_dvS
+        b_pairs = tl.where(o_c[:, None] > o_c[None, :], b_x, 0.0)
+        b_sum = tl.sum(b_pairs, 1) - tl.sum(b_pairs, 0) + tl.sum(b_q * b_dqS - b_k * b_dkS, 1)
+        b_dg += suffix_sums(b_sum) + tl.sum(b_left)
+        if UNTIED:
+            tl.store(p_dg + o_l * H, b_dg, o_l < length)
+            b_dg = tl.zeros([BC], tl.float32)
+            p_dg += tokens.to(tl.int64) * H
+    if BACKWARD:
+        b_T = tl.load(p_back + (tl.minimum(start + BC, length) - 1) * H, start < length, 0.0)
+        b_reads, b_leaves = (tl.exp(b_T - b_E) * scale)[:, None], tl.exp(b_E)[:, None]
+        p_S += FORWARD * slots * state
+        p_dS += FORWARD * slots * state
+        b_dqS, b_dkS, b_dvS, b_left = across(
+            p_S + state, p_S, p_dS, o_S, m_S, b_q, b_k, b_v, b_do, b_reads, b_leaves, DOT, PRECISION
+        )
+        b_dq += b_dqS
+        b_dk += b_dkS
+        b_dv += b_dvS
+        b_pairs = tl.where(o_c[:, None] < o_c[None, :], b_x, 0.0)
+        b_sum = tl.sum(b_pairs, 1) - tl.sum(b_pairs, 0) + tl.sum(b_q * b_dqS - b_k * b_dkS, 1)
+        b_dg += tl.cumsum(b_sum, 0) + tl.sum(b_left)
+    tl.store(p_dg + o_l * H, b_dg, o_l < length)
+    tl.store(p_dq + i_o * K + o_l[:, None] * (H * K) + o_k[None, :], b_dq, m_l & m_k)
+    tl.store(p_dk + i_o * K + o_l[:, None] * (H * K) + o_k[None, :], b_dk, m_l & m_k)
+    tl.store(p_dv + i_o * V + o_o, b_dv, m_l & m_v)

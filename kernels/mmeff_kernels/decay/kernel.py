@@ -1,0 +1,143 @@
+"""States that decay, in Triton: sums of gates within chunks, and the states that chunks meet.
+
+Rows are cut into chunks of BC tokens. Within a chunk G_t is the sum of g from its first token up to t, and E_t without
+g_t. Between the tokens of a chunk the pass "outputs" takes products of tiles, chunks in parallel (`alike_kernel` where
+a head has one gate, `apart_kernel` where each feature has its own); what comes from other chunks it reads from the
+state at the chunk's boundary, which `states_kernel` leaves there on its walk along the row. The gradients of states obey
+the same recurrence from the other end, with q and do in place of k and v.
+
+Weights, with T the sum over the whole chunk; none of the exponents is positive:
+
+    forward   token s leaves exp(T - G_s), token t reads exp(G_t), and between the two exp(G_t - G_s), s < t
+    backward  token s leaves exp(E_s), token t reads exp(T - E_t), and between the two exp(E_s - E_t), s > t
+
+If tokens read a state before it decays (RWKV), t reads with E where G stands, and with G where E stands.
+"""
+
+# pyright: reportGeneralTypeIssues=false, reportPossiblyUnboundVariable=false
+
+import triton
+import triton.language as tl
+
+from ..tiles import place, product
+
+#: Numbers whose values do not make another kernel.
+ALIKE = ["L", "rows", "chunks", "slots", "tokens", "H"]
+
+
+@triton.jit
+def gates(p_G, o_l, start, length, shift, width, o_g, m_g):
+    """G of tokens o_l of the chunk that begins at `start` and of the gates o_g, or E where shift is 1; 0 outside."""
+    o_s = o_l - shift
+    m = ((o_s >= start) & (o_l < length))[:, None] & m_g[None, :]
+    return tl.load(p_G + o_s[:, None] * width + o_g[None, :], m, 0.0)
+
+
+@triton.jit
+def gate(p_G, o_l, start, length, shift, width):
+    """The same of a head's one gate."""
+    o_s = o_l - shift
+    return tl.load(p_G + o_s * width, (o_s >= start) & (o_l < length), 0.0)
+
+
+@triton.jit
+def slot(i_row, first, L, LENGTHS: tl.constexpr, BC: tl.constexpr):
+    """Where the states at the boundaries of a row's chunks begin: boundary b lies before chunk b."""
+    if LENGTHS == 2:
+        return first // BC + 2 * i_row
+    return i_row * (tl.cdiv(L, BC) + 1)
+
+
+@triton.jit(do_not_specialize=ALIKE)
+def gate_sums_kernel(
+    p_g, p_G, p_lengths, L, rows, chunks, tokens, W, LENGTHS: tl.constexpr, BC: tl.constexpr, BW: tl.constexpr
+):
+    """G (directions, tokens, W) of g, within chunks."""
+    blocks = tl.cdiv(W, BW)
+    i_block, i_crd = tl.program_id(0) % blocks, tl.program_id(0) // blocks
+    i_chunk, i_rd = i_crd % chunks, i_crd // chunks
+    i_row, i_direction = (i_rd % rows).to(tl.int64), (i_rd // rows).to(tl.int64)
+    i_r, first, length = place(i_row, p_lengths, L, LENGTHS)
+    o_l, o_w = i_chunk * BC + tl.arange(0, BC), i_block * BW + tl.arange(0, BW)
+    m = (o_l < length)[:, None] & (o_w < W)[None, :]
+    o = (i_direction * tokens + i_r * L + first) * W + o_l[:, None] * W + o_w[None, :]
+    b_G = tl.cumsum(tl.load(p_g + o, m, 0.0).to(tl.float32), 0)
+    tl.store(p_G + o, b_G, m)
+
+
+@triton.jit(do_not_specialize=ALIKE)
+def states_kernel(
+    p_k, p_v, p_G, p_lengths, p_start, p_S, p_end, L, rows, slots, tokens, H, K, V, scale,
+    k_b, k_l, k_h, v_b, v_l, v_h,
+    FIRST: tl.constexpr, ADJOINT: tl.constexpr, BEFORE: tl.constexpr, EACH: tl.constexpr, UNTIED: tl.constexpr,
+    LENGTHS: tl.constexpr, DOT: tl.constexpr, PRECISION: tl.constexpr,
+    BC: tl.constexpr, BK: tl.constexpr, BV: tl.constexpr,
+):  # fmt: skip
+    """The states S (directions, slots, H, K, V) at every boundary of chunks, each program along one row in one direction;
+    ADJOINT: their gradients, along the row the other way, of q and do."""
+    blocks_v, blocks_k = tl.cdiv(V, BV), tl.cdiv(K, BK)
+    i_v, i_khrd = tl.program_id(0) % blocks_v, tl.program_id(0) // blocks_v
+    i_k, i_hrd = i_khrd % blocks_k, i_khrd // blocks_k
+    i_h, i_rd = i_hrd % H, i_hrd // H
+    i_row, i_direction = (i_rd % rows).to(tl.int64), (i_rd // rows).to(tl.int64)
+    i_r, first, length = place(i_row, p_lengths, L, LENGTHS)
+    back = (i_rd // rows + FIRST) ^ ADJOINT
+    # Walking forward, weights are of T - X, backward of X.
+    shift = 1 - (back ^ (BEFORE if ADJOINT else 1))
+    o_k, o_v = i_k * BK + tl.arange(0, BK), i_v * BV + tl.arange(0, BV)
+    m_k, m_v = o_k < K, o_v < V
+    m_S = m_k[:, None] & m_v[None, :]
+    o_S = o_k[:, None] * V + o_v[None, :]
+    p_k += i_r * k_b + first * k_l + i_h * k_h
+    p_v += i_r * v_b + first * v_l + i_h * v_h
+    width = H * K if EACH else H
+    p_G += (i_direction * UNTIED * tokens + i_r * L + first) * width + (i_h * K if EACH else i_h)
+    p_S += ((i_direction * slots + slot(i_row, first, L, LENGTHS, BC)) * H + i_h) * K * V
+    i_state = ((i_direction * rows + i_row) * H + i_h) * K * V
+    b_S = tl.zeros([BK, BV], tl.float32)
+    if p_start is not None:
+        b_S += tl.load(p_start + i_state + o_S, m_S, 0.0)
+    n = tl.cdiv(length, BC)
+    for j in range(0, n):
+        i = tl.where(back == 1, n - 1 - j, j)
+        tl.store(p_S + (i + back).to(tl.int64) * H * K * V + o_S, b_S, m_S)
+        start = i * BC
+        o_l = start + tl.arange(0, BC)
+        m_l = (o_l < length)[:, None]
+        last = tl.minimum(start + BC, length) - 1
+        b_k = tl.load(p_k + o_l[:, None] * k_l + o_k[None, :], m_l & m_k[None, :], 0.0)
+        b_v = tl.load(p_v + o_l[:, None] * v_l + o_v[None, :], m_l & m_v[None, :], 0.0)
+        if EACH:
+            b_X = gates(p_G, o_l, start, length, shift, width, o_k, m_k)
+            b_T = tl.load(p_G + last * width + o_k, m_k, 0.0)
+            b_w = tl.exp(tl.where(back == 1, b_X, b_T[None, :] - b_X))
+            b_S = b_S * tl.exp(b_T)[:, None]
+        else:
+            b_x = gate(p_G, o_l, start, length, shift, width)
+            b_t = tl.load(p_G + last * width)
+            b_w = tl.exp(tl.where(back == 1, b_x, b_t - b_x))[:, None]
+            b_S = b_S * tl.exp(b_t)
+        b_S += product(tl.trans(b_k.to(tl.float32) * (b_w * scale)), b_v, DOT, PRECISION)
+    tl.store(p_S + tl.where(back == 1, 0, n).to(tl.int64) * H * K * V + o_S, b_S, m_S)
+    if p_end is not None:
+        tl.store(p_end + i_state + o_S, b_S, m_S)
+
+
+@triton.jit
+def across(
+    p_met, p_left, p_dleft, o_S, m_S, b_q, b_k, b_v, b_do, b_reads, b_leaves, DOT: tl.constexpr, PRECISION: tl.constexpr
+):
+    """Gradients of q, k, v by the states at a chunk's boundaries: the one that it meets, which tokens read, and the one
+    that it leaves, in which they write. Beside them the sum over values of the latter times its gradient, (BK,)."""
+    b_S, b_dS = tl.load(p_met + o_S, m_S, 0.0), tl.load(p_dleft + o_S, m_S, 0.0)
+    b_dq = product(b_do, tl.trans(b_S), DOT, PRECISION) * b_reads
+    b_dk = product(b_v, tl.trans(b_dS), DOT, PRECISION) * b_leaves
+    b_dv = product(b_k.to(tl.float32) * b_leaves, b_dS, DOT, PRECISION)
+    b_left = tl.load(p_left + o_S, m_S, 0.0).to(tl.float32) * b_dS.to(tl.float32)
+    return b_dq, b_dk, b_dv, tl.sum(b_left, 1)
+
+
+@triton.jit
+def suffix_sums(b_x):
+    """Of a vector, or of each column: sums from every entry to the last."""
+    return tl.sum(b_x, 0, keep_dims=True) - tl.cumsum(b_x, 0) + b_x
