@@ -8,6 +8,9 @@ import torch
 
 import mmeff.mixers
 from mmeff.mixers import (
+    GLA,
+    HGRN2,
+    MLSTM,
     SS2D,
     Attention,
     BiMamba,
@@ -15,7 +18,9 @@ from mmeff.mixers import (
     Mamba,
     Mixer,
     Parallel,
+    Retention,
     SeparableScan,
+    VisionRWKV,
     WavefrontScan,
     WindowAttention,
 )
@@ -31,6 +36,11 @@ VARIANTS = {
     "WindowAttention-shift": partial(WindowAttention, shift=True, window=4),
     "Parallel-causal": partial(Parallel, mixers=[Mamba, partial(Attention, causal=True)]),
     "GatedConv-all": partial(GatedConv, expand=1.0),
+    "GLA-causal": partial(GLA, causal=True, local=False, head_dim=8),
+    "HGRN2-causal": partial(HGRN2, causal=True, lower_bound=0.5, head_dim=8),
+    "MLSTM-reverse": partial(MLSTM, reverse=True, head_dim=8),
+    "VisionRWKV-norm": partial(VisionRWKV, norm=True),
+    "Retention-causal": partial(Retention, causal=True, head_dim=8, expand=1),
     "SeparableScan-two": partial(SeparableScan, gate=True, state=3, corners=["top-left", "bottom-right"]),
     "WavefrontScan-one": partial(WavefrontScan, expand=2, state=1, corners=["bottom-left"]),
     "SS2D-gate": partial(SS2D, gate=True, state=3, routes=["hilbert", "windows-2-reversed"]),

@@ -10,7 +10,7 @@ import triton
 import triton.language as tl
 
 from ..tiles import place, product
-from .kernel import ALIKE, across, gate, slot, suffix_sums
+from .kernel import ALIKE, across, gate, slot
 
 
 @triton.jit
@@ -36,7 +36,7 @@ def outputs_kernel(
     BC: tl.constexpr, BK: tl.constexpr, BV: tl.constexpr,
 ):  # fmt: skip
     """o = A v + what q reads from the states at the chunk's boundaries."""
-    i_h, i_cr = tl.program_id(0) % H, tl.program_id(0) // H
+    i_h, i_cr = (tl.program_id(0) % H).to(tl.int64), tl.program_id(0) // H
     i_chunk, i_row = i_cr % chunks, (i_cr // chunks).to(tl.int64)
     i_r, first, length = place(i_row, p_lengths, L, LENGTHS)
     o_c, o_k, o_v = tl.arange(0, BC), tl.arange(0, BK), tl.arange(0, BV)
@@ -78,10 +78,11 @@ def gradients_kernel(
     LENGTHS: tl.constexpr, DOT: tl.constexpr, PRECISION: tl.constexpr,
     BC: tl.constexpr, BK: tl.constexpr, BV: tl.constexpr,
 ):  # fmt: skip
-    """Gradients of q, k, v and g. A pair's weight depends on the gates between its tokens: with x_t the sum of what t
-    reads from others less what others read from it, each product times its gradient, g's gradient is the sum of x over
-    the rest of the chunk, and of what the chunk leaves times its gradient."""
-    i_h, i_cr = tl.program_id(0) % H, tl.program_id(0) // H
+    """Gradients of q, k, v and g. A gate has a part in every pair of tokens on either side of it, of which the one
+    reads from the other, and its gradient is the sum over them of what is read times its gradient. Pairs within the
+    chunk: a difference of sums over the rows and columns of their matrix. Pairs with tokens elsewhere: sums of what
+    tokens beyond the gate read, of what those before it wrote, and of what passes through the chunk."""
+    i_h, i_cr = (tl.program_id(0) % H).to(tl.int64), tl.program_id(0) // H
     i_chunk, i_row = i_cr % chunks, (i_cr // chunks).to(tl.int64)
     i_r, first, length = place(i_row, p_lengths, L, LENGTHS)
     o_c, o_k, o_v = tl.arange(0, BC), tl.arange(0, BK), tl.arange(0, BV)
@@ -111,41 +112,39 @@ def gradients_kernel(
     b_dA = product(b_do, tl.trans(b_v), DOT, PRECISION)
     b_dv = product(tl.trans(b_A), b_do, DOT, PRECISION)
     b_x = b_A * b_dA
+    later = o_c[:, None] > o_c[None, :]
+    b_pairs = tl.where(later, b_x, 0.0)
+    b_sum = tl.sum(b_pairs, 1) - tl.sum(b_pairs, 0)
+    b_pairs = tl.where(o_c[:, None] < o_c[None, :], b_x, 0.0)
+    b_sum_back = tl.sum(b_pairs, 1) - tl.sum(b_pairs, 0)
     b_dA *= b_W
     b_dq = product(b_dA, b_k, DOT, PRECISION)
     b_dk = product(tl.trans(b_dA), b_q, DOT, PRECISION)
     b_dg = tl.zeros([BC], tl.float32)
-    if FORWARD:
-        b_T = tl.load(p_G + (tl.minimum(start + BC, length) - 1) * H, start < length, 0.0)
-        b_reads, b_leaves = (tl.exp(b_G) * scale)[:, None], tl.exp(b_T - b_G)[:, None]
-        b_dqS, b_dkS, b_dvS, b_left = across(
-            p_S, p_S + state, p_dS + state, o_S, m_S, b_q, b_k, b_v, b_do, b_reads, b_leaves, DOT, PRECISION
-        )
+    for i in tl.static_range(FORWARD + BACKWARD):
+        back = i + 1 - FORWARD
+        p_gates = p_G + i * UNTIED * tokens.to(tl.int64) * H
+        b_X = gate(p_gates, o_l, start, length, back, H)
+        b_T = tl.load(p_gates + (tl.minimum(start + BC, length) - 1) * H, start < length, 0.0)
+        b_rest = b_T - b_X
+        b_reads, b_leaves = tl.where(back == 1, b_rest, b_X), tl.where(back == 1, b_X, b_rest)
+        b_dqS, b_dkS, b_dvS, b_through = across(
+            p_S + (i * slots + back) * state, p_dS + (i * slots + 1 - back) * state, o_S, m_S, b_q, b_k, b_v, b_do,
+            (tl.exp(b_reads) * scale)[:, None], tl.exp(b_leaves)[:, None], DOT, PRECISION,
+        )  # fmt: skip
         b_dq += b_dqS
         b_dk += b_dkS
         b_dv += b_dvS
-        b_pairs = tl.where(o_c[:, None] > o_c[None, :], b_x, 0.0)
-        b_sum = tl.sum(b_pairs, 1) - tl.sum(b_pairs, 0) + tl.sum(b_q * b_dqS - b_k * b_dkS, 1)
-        b_dg += suffix_sums(b_sum) + tl.sum(b_left)
+        b_read, b_written = tl.sum(b_q * b_dqS, 1), tl.sum(b_k * b_dkS, 1)
+        b_read += tl.where(back == 1, b_sum_back, b_sum)
+        b_early, b_late = tl.where(back == 1, b_read, b_written), tl.where(back == 1, b_written, b_read)
+        b_gated = tl.cumsum(b_early, 0) + tl.sum(b_late) - tl.cumsum(b_late, 0) + b_late - b_written
+        b_gated += tl.sum(b_through) * tl.exp(b_T)
         if UNTIED:
-            tl.store(p_dg + o_l * H, b_dg, o_l < length)
-            b_dg = tl.zeros([BC], tl.float32)
-            p_dg += tokens.to(tl.int64) * H
-    if BACKWARD:
-        b_T = tl.load(p_back + (tl.minimum(start + BC, length) - 1) * H, start < length, 0.0)
-        b_reads, b_leaves = (tl.exp(b_T - b_E) * scale)[:, None], tl.exp(b_E)[:, None]
-        p_S += FORWARD * slots * state
-        p_dS += FORWARD * slots * state
-        b_dqS, b_dkS, b_dvS, b_left = across(
-            p_S + state, p_S, p_dS, o_S, m_S, b_q, b_k, b_v, b_do, b_reads, b_leaves, DOT, PRECISION
-        )
-        b_dq += b_dqS
-        b_dk += b_dkS
-        b_dv += b_dvS
-        b_pairs = tl.where(o_c[:, None] < o_c[None, :], b_x, 0.0)
-        b_sum = tl.sum(b_pairs, 1) - tl.sum(b_pairs, 0) + tl.sum(b_q * b_dqS - b_k * b_dkS, 1)
-        b_dg += tl.cumsum(b_sum, 0) + tl.sum(b_left)
-    tl.store(p_dg + o_l * H, b_dg, o_l < length)
+            tl.store(p_dg + i * tokens.to(tl.int64) * H + o_l * H, b_gated, o_l < length)
+        b_dg += b_gated
+    if not UNTIED:
+        tl.store(p_dg + o_l * H, b_dg, o_l < length)
     tl.store(p_dq + i_o * K + o_l[:, None] * (H * K) + o_k[None, :], b_dq, m_l & m_k)
     tl.store(p_dk + i_o * K + o_l[:, None] * (H * K) + o_k[None, :], b_dk, m_l & m_k)
     tl.store(p_dv + i_o * V + o_o, b_dv, m_l & m_v)

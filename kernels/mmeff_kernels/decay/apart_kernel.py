@@ -13,29 +13,33 @@ import triton
 import triton.language as tl
 
 from ..tiles import place, product
-from .kernel import ALIKE, across, gates, slot, suffix_sums
+from .kernel import ALIKE, across, gates, slot
 
 
 @triton.jit
 def halves(
-    p_G, p_back, b_R, b_G, b_E, b_Q, o_c, half, start, length, width, o_k, m_k,
-    FORWARD: tl.constexpr, BACKWARD: tl.constexpr,
+    p_G, p_back, o_c, half, start, length, width, o_k, m_k,
+    FORWARD: tl.constexpr, BACKWARD: tl.constexpr, BEFORE: tl.constexpr,
 ):  # fmt: skip
     """Of blocks of 2 `half` tokens: factors of q and of k, whether a token is in a second half, and the pairs that the
     factors serve."""
+    o_l, block = start + o_c, o_c // (2 * half)
     second = (o_c % (2 * half)) >= half
-    o_m = tl.minimum(start + o_c // (2 * half) * (2 * half) + half, length) - 1
+    o_m = tl.minimum(start + block * (2 * half) + half, length) - 1
     b_M = gates(p_G, o_m, start, length, 0, width, o_k, m_k)
     b_N = gates(p_back, o_m, start, length, 0, width, o_k, m_k)
+    b_R = gates(p_G, o_l, start, length, BEFORE, width, o_k, m_k)
+    b_G = gates(p_G, o_l, start, length, 0, width, o_k, m_k)
+    b_Q = gates(p_back, o_l, start, length, 1 - BEFORE, width, o_k, m_k)
+    b_E = gates(p_back, o_l, start, length, 1, width, o_k, m_k)
     b_fq = tl.exp(tl.minimum(tl.where(second[:, None], b_R - b_M, b_N - b_Q), 0.0))
     b_fk = tl.exp(tl.minimum(tl.where(second[:, None], b_E - b_N, b_M - b_G), 0.0))
-    together = (o_c // (2 * half))[:, None] == (o_c // (2 * half))[None, :]
-    pairs = together & (second[:, None] != second[None, :])
+    pairs = (block[:, None] == block[None, :]) & (second[:, None] != second[None, :])
     if not BACKWARD:
         pairs = pairs & second[:, None]
     if not FORWARD:
         pairs = pairs & second[None, :]
-    return b_fq, b_fk, second[:, None], pairs
+    return b_fq, b_fk, second, pairs
 
 
 @triton.jit(do_not_specialize=ALIKE)
@@ -47,7 +51,7 @@ def outputs_kernel(
     BC: tl.constexpr, LEVELS: tl.constexpr, BK: tl.constexpr, BV: tl.constexpr,
 ):  # fmt: skip
     """o = A v + what q reads from the states at the chunk's boundaries."""
-    i_h, i_cr = tl.program_id(0) % H, tl.program_id(0) // H
+    i_h, i_cr = (tl.program_id(0) % H).to(tl.int64), tl.program_id(0) // H
     i_chunk, i_row = i_cr % chunks, (i_cr // chunks).to(tl.int64)
     i_r, first, length = place(i_row, p_lengths, L, LENGTHS)
     o_c, o_k, o_v = tl.arange(0, BC), tl.arange(0, BK), tl.arange(0, BV)
@@ -66,26 +70,25 @@ def outputs_kernel(
     b_q = tl.load(p_q + o_l[:, None] * q_l + o_k[None, :], m_l & m_k[None, :], 0.0).to(tl.float32)
     b_k = tl.load(p_k + o_l[:, None] * k_l + o_k[None, :], m_l & m_k[None, :], 0.0).to(tl.float32)
     b_v = tl.load(p_v + o_l[:, None] * v_l + o_v[None, :], m_l & m_v, 0.0)
-    before = 0 if p_bonus is None else 1
-    b_G, b_R = gates(p_G, o_l, start, length, 0, width, o_k, m_k), gates(p_G, o_l, start, length, before, width, o_k, m_k)
-    b_E = gates(p_back, o_l, start, length, 1, width, o_k, m_k)
-    b_Q = gates(p_back, o_l, start, length, 1 - before, width, o_k, m_k)
+    BEFORE: tl.constexpr = 0 if p_bonus is None else 1
     b_own = b_q * b_k
     if p_bonus is not None:
         b_own *= tl.load(p_bonus + i_h * K + o_k, m_k, 0.0)[None, :]
     b_A = tl.where(o_c[:, None] == o_c[None, :], DIAGONAL * tl.sum(b_own, 1)[:, None], 0.0)
     for level in range(LEVELS):
         b_fq, b_fk, _, pairs = halves(
-            p_G, p_back, b_R, b_G, b_E, b_Q, o_c, BC >> (level + 1), start, length, width, o_k, m_k, FORWARD, BACKWARD
+            p_G, p_back, o_c, BC >> (level + 1), start, length, width, o_k, m_k, FORWARD, BACKWARD, BEFORE
         )
         b_A += tl.where(pairs, product(b_q * b_fq, tl.trans(b_k * b_fk), DOT, PRECISION), 0.0)
     b_o = product(b_A, b_v, DOT, PRECISION)
     if FORWARD:
         b_S = tl.load(p_S + o_S, m_S, 0.0)
+        b_R = gates(p_G, o_l, start, length, BEFORE, width, o_k, m_k)
         b_o += product(b_q * tl.exp(b_R), b_S, DOT, PRECISION)
     if BACKWARD:
         b_S = tl.load(p_S + (FORWARD * slots + 1) * state + o_S, m_S, 0.0)
         b_T = tl.load(p_back + (tl.minimum(start + BC, length) - 1) * width + o_k, m_k & (start < length), 0.0)
+        b_Q = gates(p_back, o_l, start, length, 1 - BEFORE, width, o_k, m_k)
         b_o += product(b_q * tl.exp(b_T[None, :] - b_Q), b_S, DOT, PRECISION)
     # Padding within the row has an o of 0.
     inside = o_l < L if LENGTHS < 2 else o_l < length
@@ -103,7 +106,7 @@ def gradients_kernel(
 ):  # fmt: skip
     """Gradients of q, k, v, g, and the bonus (rows, chunks, H, K), g's as in `alike_kernel`, for each feature. Of what
     a token reads before its own gate, that gate has no part."""
-    i_h, i_cr = tl.program_id(0) % H, tl.program_id(0) // H
+    i_h, i_cr = (tl.program_id(0) % H).to(tl.int64), tl.program_id(0) // H
     i_chunk, i_row = i_cr % chunks, (i_cr // chunks).to(tl.int64)
     i_r, first, length = place(i_row, p_lengths, L, LENGTHS)
     o_c, o_k, o_v = tl.arange(0, BC), tl.arange(0, BK), tl.arange(0, BV)
@@ -128,30 +131,18 @@ def gradients_kernel(
     b_k = tl.load(p_k + o_l[:, None] * k_l + o_k[None, :], m_q, 0.0).to(tl.float32)
     b_v = tl.load(p_v + o_l[:, None] * v_l + o_v[None, :], m_l & m_v, 0.0)
     b_do = tl.load(p_do + i_o * V + o_o, m_l & m_v, 0.0)
-    before = 0 if p_bonus is None else 1
-    b_G, b_R = gates(p_G, o_l, start, length, 0, width, o_k, m_k), gates(p_G, o_l, start, length, before, width, o_k, m_k)
-    b_E = gates(p_back, o_l, start, length, 1, width, o_k, m_k)
-    b_Q = gates(p_back, o_l, start, length, 1 - before, width, o_k, m_k)
+    BEFORE: tl.constexpr = 0 if p_bonus is None else 1
+    # Whether a gate o_c[:, None] lies between token o_c[None, :] and all that come later, or earlier, in its direction.
+    until, since = o_c[None, :] >= o_c[:, None] + BEFORE, o_c[None, :] < o_c[:, None]
+    until_back, since_back = o_c[None, :] <= o_c[:, None] - BEFORE, o_c[None, :] > o_c[:, None]
     b_dA = product(b_do, tl.trans(b_v), DOT, PRECISION) * scale
-    own = o_c[:, None] == o_c[None, :]
-    b_dq = DIAGONAL * tl.sum(tl.where(own, b_dA, 0.0), 1)[:, None] + tl.zeros([BC, BK], tl.float32)
-    b_dk = b_dq * b_q
-    b_dq *= b_k
-    b_own = b_q * b_k
-    if p_bonus is not None:
-        i_b = (i_cr.to(tl.int64) * H + i_h) * K
-        tl.store(p_dbonus + i_b + o_k, tl.sum(b_dq * b_q, 0), m_k)
-        b_u = tl.load(p_bonus + i_h * K + o_k, m_k, 0.0)[None, :]
-        b_dq *= b_u
-        b_dk *= b_u
-        b_own *= b_u
-    b_A = tl.where(own, DIAGONAL * tl.sum(b_own, 1)[:, None], 0.0)
-    # What a token reads less what is read from it, and the former alone, of either direction.
-    b_x, b_y = tl.zeros([BC, BK], tl.float32), tl.zeros([BC, BK], tl.float32)
-    b_xr, b_yr = b_x, b_y
+    b_A = tl.zeros([BC, BC], tl.float32)
+    b_dq, b_dk = tl.zeros([BC, BK], tl.float32), tl.zeros([BC, BK], tl.float32)
+    b_dg, b_dg_back = tl.zeros([BC, BK], tl.float32), tl.zeros([BC, BK], tl.float32)
     for level in range(LEVELS):
+        half = BC >> (level + 1)
         b_fq, b_fk, second, pairs = halves(
-            p_G, p_back, b_R, b_G, b_E, b_Q, o_c, BC >> (level + 1), start, length, width, o_k, m_k, FORWARD, BACKWARD
+            p_G, p_back, o_c, half, start, length, width, o_k, m_k, FORWARD, BACKWARD, BEFORE
         )
         b_qf, b_kf = b_q * b_fq, b_k * b_fk
         b_A += tl.where(pairs, product(b_qf, tl.trans(b_kf), DOT, PRECISION), 0.0)
@@ -160,48 +151,59 @@ def gradients_kernel(
         b_dkf = product(tl.trans(b_dAp), b_qf, DOT, PRECISION)
         b_dq += b_dqf * b_fq
         b_dk += b_dkf * b_fk
-        b_read, b_written = b_dqf * b_qf, b_dkf * b_kf
-        b_x += tl.where(second, b_read, -b_written)
-        b_y += tl.where(second, -b_written, b_read)
-        if p_bonus is not None:
-            b_xr += tl.where(second, b_read, 0.0)
-            b_yr += tl.where(second, 0.0, b_read)
+        b_dqf *= b_qf
+        b_dkf *= b_kf
+        # In each half alone, for the other's tokens all lie beyond.
+        beside = (o_c // half)[:, None] == (o_c // half)[None, :]
+        if FORWARD:
+            gated = tl.where(beside & tl.where(second[:, None], until, since), 1.0, 0.0)
+            b_dg += product(gated, tl.where(second[:, None], b_dqf, b_dkf), DOT, PRECISION)
+        if BACKWARD:
+            gated = tl.where(beside & tl.where(second[:, None], since_back, until_back), 1.0, 0.0)
+            b_gated = product(gated, tl.where(second[:, None], b_dkf, b_dqf), DOT, PRECISION)
+            if UNTIED:
+                b_dg_back += b_gated
+            else:
+                b_dg += b_gated
+    # A token's own input.
+    own = o_c[:, None] == o_c[None, :]
+    b_u = tl.full([1, BK], DIAGONAL, tl.float32)
+    b_own = tl.sum(tl.where(own, b_dA, 0.0), 1)[:, None]
+    if p_bonus is not None:
+        i_b = (i_cr.to(tl.int64) * H + i_h) * K
+        tl.store(p_dbonus + i_b + o_k, tl.sum(DIAGONAL * b_own * b_q * b_k, 0), m_k)
+        b_u *= tl.load(p_bonus + i_h * K + o_k, m_k, 0.0)[None, :]
+    b_dq += b_own * b_u * b_k
+    b_dk += b_own * b_u * b_q
+    b_A += tl.where(own, tl.sum(b_q * b_k * b_u, 1)[:, None], 0.0)
     b_dv = product(tl.trans(b_A * scale), b_do, DOT, PRECISION)
-    last = (tl.minimum(start + BC, length) - 1) * width + o_k
-    b_dg = tl.zeros([BC, BK], tl.float32)
-    if FORWARD:
-        b_T = tl.load(p_G + last, m_k & (start < length), 0.0)[None, :]
-        b_dqS, b_dkS, b_dvS, b_left = across(
-            p_S, p_S + state, p_dS + state, o_S, m_S, b_q, b_k, b_v, b_do, tl.exp(b_R) * scale, tl.exp(b_T - b_G),
-            DOT, PRECISION,
+    for i in range(FORWARD + BACKWARD):
+        back = i + 1 - FORWARD
+        p_gates = p_G + i * UNTIED * tokens.to(tl.int64) * width
+        b_X = gates(p_gates, o_l, start, length, tl.where(back == 1, 1 - BEFORE, BEFORE), width, o_k, m_k)
+        b_Y = gates(p_gates, o_l, start, length, back, width, o_k, m_k)
+        b_T = tl.load(p_gates + (tl.minimum(start + BC, length) - 1) * width + o_k, m_k & (start < length), 0.0)
+        b_reads = tl.exp(tl.where(back == 1, b_T[None, :] - b_X, b_X)) * scale
+        b_leaves = tl.exp(tl.where(back == 1, b_Y, b_T[None, :] - b_Y))
+        b_dqS, b_dkS, b_dvS, b_through = across(
+            p_S + (i * slots + back) * state, p_dS + (i * slots + 1 - back) * state, o_S, m_S, b_q, b_k, b_v, b_do,
+            b_reads, b_leaves, DOT, PRECISION,
         )  # fmt: skip
         b_dq += b_dqS
         b_dk += b_dkS
         b_dv += b_dvS
-        b_x += b_q * b_dqS - b_k * b_dkS
-        b_dg += suffix_sums(b_x) + b_left[None, :]
-        if p_bonus is not None:
-            b_dg -= b_xr + b_q * b_dqS
+        read, written = tl.where(back == 1, until_back, until), tl.where(back == 1, since_back, since)
+        b_gated = product(tl.where(read, 1.0, 0.0), b_q * b_dqS, DOT, PRECISION)
+        b_gated += product(tl.where(written, 1.0, 0.0), b_k * b_dkS, DOT, PRECISION)
+        b_gated += (b_through * tl.exp(b_T))[None, :]
         if UNTIED:
-            tl.store(p_dg + o_q, b_dg, m_q)
-            b_dg = tl.zeros([BC, BK], tl.float32)
-            p_dg += tokens.to(tl.int64) * width
-    if BACKWARD:
-        p_S += FORWARD * slots * state
-        p_dS += FORWARD * slots * state
-        b_T = tl.load(p_back + last, m_k & (start < length), 0.0)[None, :]
-        b_dqS, b_dkS, b_dvS, b_left = across(
-            p_S + state, p_S, p_dS, o_S, m_S, b_q, b_k, b_v, b_do, tl.exp(b_T - b_Q) * scale, tl.exp(b_E),
-            DOT, PRECISION,
-        )  # fmt: skip
-        b_dq += b_dqS
-        b_dk += b_dkS
-        b_dv += b_dvS
-        b_y += b_q * b_dqS - b_k * b_dkS
-        b_dg += tl.cumsum(b_y, 0) + b_left[None, :]
-        if p_bonus is not None:
-            b_dg -= b_yr + b_q * b_dqS
+            b_dg += tl.where(back == 1, 0.0, b_gated)
+            b_dg_back += tl.where(back == 1, b_gated, 0.0)
+        else:
+            b_dg += b_gated
     tl.store(p_dg + o_q, b_dg, m_q)
+    if UNTIED:
+        tl.store(p_dg + tokens.to(tl.int64) * width + o_q, b_dg_back, m_q)
     tl.store(p_dq + i_o * K + o_q, b_dq, m_q)
     tl.store(p_dk + i_o * K + o_q, b_dk, m_q)
     tl.store(p_dv + i_o * V + o_o, b_dv, m_l & m_v)

@@ -78,7 +78,7 @@ def states_kernel(
     blocks_v, blocks_k = tl.cdiv(V, BV), tl.cdiv(K, BK)
     i_v, i_khrd = tl.program_id(0) % blocks_v, tl.program_id(0) // blocks_v
     i_k, i_hrd = i_khrd % blocks_k, i_khrd // blocks_k
-    i_h, i_rd = i_hrd % H, i_hrd // H
+    i_h, i_rd = (i_hrd % H).to(tl.int64), i_hrd // H
     i_row, i_direction = (i_rd % rows).to(tl.int64), (i_rd // rows).to(tl.int64)
     i_r, first, length = place(i_row, p_lengths, L, LENGTHS)
     back = (i_rd // rows + FIRST) ^ ADJOINT
@@ -125,19 +125,12 @@ def states_kernel(
 
 @triton.jit
 def across(
-    p_met, p_left, p_dleft, o_S, m_S, b_q, b_k, b_v, b_do, b_reads, b_leaves, DOT: tl.constexpr, PRECISION: tl.constexpr
+    p_met, p_dleft, o_S, m_S, b_q, b_k, b_v, b_do, b_reads, b_leaves, DOT: tl.constexpr, PRECISION: tl.constexpr
 ):
     """Gradients of q, k, v by the states at a chunk's boundaries: the one that it meets, which tokens read, and the one
-    that it leaves, in which they write. Beside them the sum over values of the latter times its gradient, (BK,)."""
+    that it leaves, in which they write. Beside them, (BK,), the sum over values of the one times the other's gradient."""
     b_S, b_dS = tl.load(p_met + o_S, m_S, 0.0), tl.load(p_dleft + o_S, m_S, 0.0)
     b_dq = product(b_do, tl.trans(b_S), DOT, PRECISION) * b_reads
     b_dk = product(b_v, tl.trans(b_dS), DOT, PRECISION) * b_leaves
     b_dv = product(b_k.to(tl.float32) * b_leaves, b_dS, DOT, PRECISION)
-    b_left = tl.load(p_left + o_S, m_S, 0.0).to(tl.float32) * b_dS.to(tl.float32)
-    return b_dq, b_dk, b_dv, tl.sum(b_left, 1)
-
-
-@triton.jit
-def suffix_sums(b_x):
-    """Of a vector, or of each column: sums from every entry to the last."""
-    return tl.sum(b_x, 0, keep_dims=True) - tl.cumsum(b_x, 0) + b_x
+    return b_dq, b_dk, b_dv, tl.sum(b_S.to(tl.float32) * b_dS.to(tl.float32), 1)

@@ -19,8 +19,8 @@ _gate_sums, _states = Launcher(kernel.gate_sums_kernel), Launcher(kernel.states_
 _outputs = Launcher(alike_kernel.outputs_kernel), Launcher(apart_kernel.outputs_kernel)
 _gradients = Launcher(alike_kernel.gradients_kernel), Launcher(apart_kernel.gradients_kernel)
 
-#: Tokens of a chunk.
-CHUNK = 64
+#: Tokens of a chunk: where a head has one gate, and where each feature has its own.
+CHUNKS = 64, 32
 #: Features, and values, of a state that a program holds on its walk along a row.
 BLOCK = 64
 #: Gates of a tile in which their sums are taken.
@@ -42,9 +42,10 @@ class _Plan:
         if longest:
             assert lengths is not None
             self.rows = len(lengths) - 1
-        self.chunks = -(-(longest or self.L) // CHUNK)
-        self.slots = self.L // CHUNK + 2 * self.rows if longest else self.rows * (self.chunks + 1)
         self.each = g.shape in (q.shape, (2, *q.shape))
+        self.chunk = CHUNKS[self.each]
+        self.chunks = -(-(longest or self.L) // self.chunk)
+        self.slots = self.L // self.chunk + 2 * self.rows if longest else self.rows * (self.chunks + 1)
         self.directions = 1 + (direction == BOTH)
         self.padded = lengths is not None and not longest
         step = max(t.stride(1) for t in (q, k, v))
@@ -61,7 +62,7 @@ class _Plan:
         self.wide_k, self.wide_v = (max(16, 1 << (n - 1).bit_length()) for n in (self.K, self.V))
         self.told = {
             "UNTIED": int(g.dim() == 4 + self.each), "LENGTHS": 2 if longest else int(lengths is not None),
-            "DOT": dot, "PRECISION": precision, "BC": CHUNK, "num_stages": 1,
+            "DOT": dot, "PRECISION": precision, "BC": self.chunk, "num_warps": 4, "num_stages": 1,
         }  # fmt: skip
         self.routes = {
             "FORWARD": int(direction != BACKWARD), "BACKWARD": int(direction != FORWARD),
@@ -79,7 +80,7 @@ class _Plan:
             (g.numel() // (self.tokens * W)) * self.rows * self.chunks * -(-W // block),
             {"p_g": g, "p_G": G, "p_lengths": self.lengths},
             {"L": self.L, "rows": self.rows, "chunks": self.chunks, "tokens": self.tokens, "W": W},
-            {"LENGTHS": self.told["LENGTHS"], "BC": CHUNK, "BW": block, "num_warps": 4},
+            {"LENGTHS": self.told["LENGTHS"], "BC": self.chunk, "BW": block},
         )
         return G
 
@@ -99,7 +100,7 @@ class _Plan:
             {
                 "scale": self.scale if adjoint else 1.0, "FIRST": 1 - self.routes["FORWARD"], "ADJOINT": int(adjoint),
                 "BEFORE": int(self.bonus is not None), "EACH": self.each, **self.told, "BK": bk, "BV": bv,
-                "num_warps": 4,
+                "num_stages": 3,  # the next chunks are read while products are taken
             },
         )  # fmt: skip
         return S, end
@@ -111,7 +112,7 @@ class _Plan:
             numbers |= _strides(name, getattr(self, name))
         options = {"scale": self.scale, **self.routes, **self.told, "BK": self.wide_k, "BV": self.wide_v}
         if self.each:
-            options["LEVELS"] = CHUNK.bit_length() - 1
+            options["LEVELS"] = self.chunk.bit_length() - 1
         return self.rows * self.chunks * self.H, numbers, options
 
     def tensors(self) -> dict[str, Tensor | None]:
@@ -133,7 +134,7 @@ def _forward(
     assert final is not None
     o = torch.empty_like(v, memory_format=torch.contiguous_format)
     programs, numbers, options = plan.in_parallel()
-    _outputs[plan.each](programs, {**plan.tensors(), "p_S": S, "p_o": o}, numbers, {**options, "num_warps": 4})
+    _outputs[plan.each](programs, {**plan.tensors(), "p_S": S, "p_o": o}, numbers, options)
     return o, final
 
 
@@ -154,7 +155,7 @@ def _backward(
             dbonus = dg.new_zeros(plan.rows * plan.chunks, plan.H, plan.K)
         made["p_dbonus"] = dbonus
     programs, numbers, options = plan.in_parallel()
-    _gradients[plan.each](programs, {**plan.tensors(), **made}, numbers, {**options, "num_warps": 8})
+    _gradients[plan.each](programs, {**plan.tensors(), **made}, numbers, options)
     if bonus is not None:
         dbonus = dbonus.sum(0)
     return dq, dk, dv, dg, dbonus, dg.new_zeros(0) if dinitial is None else dinitial
@@ -193,9 +194,11 @@ def _products(q: Any, v: Any, g: Any, direction: int) -> tuple[int, int, int]:
     """Multiplications and additions of one product of all tokens': with states, of q and k within chunks, and of the
     weights with v. Pairs of features with their own gates take a product for each halving of the chunk."""
     B, L, H, K = q
-    levels = CHUNK.bit_length() - 1 if tuple(g) in (tuple(q), (2, *q)) else 1
+    each = tuple(g) in (tuple(q), (2, *q))
+    chunk = CHUNKS[each]
+    levels = chunk.bit_length() - 1 if each else 1
     across = 2 * B * L * H * K * v[-1] * (1 + (direction == BOTH))
-    return across, 2 * B * L * H * CHUNK * K * levels, 2 * B * L * H * CHUNK * v[-1]
+    return across, 2 * B * L * H * chunk * K * levels, 2 * B * L * H * chunk * v[-1]
 
 
 @register_flop_formula(torch.ops.mmeff.decay_forward)

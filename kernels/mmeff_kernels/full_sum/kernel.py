@@ -66,7 +66,7 @@ def sums_kernel(
     """S (chunks, rows, H, K, V) += r(phi(k))^T v, z (chunks, rows, H, K) += phi(k), each program over its chunk."""
     blocks = tl.cdiv(K, BK)
     i_block, i_rh = tl.program_id(0) % blocks, tl.program_id(0) // blocks
-    i_chunk, i_row, i_h = i_rh // (rows * H), (i_rh // H % rows).to(tl.int64), i_rh % H
+    i_chunk, i_row, i_h = i_rh // (rows * H), (i_rh // H % rows).to(tl.int64), (i_rh % H).to(tl.int64)
     i_r, first, length = place(i_row, p_lengths, L, LENGTHS)
     o_k, o_v = i_block * BK + tl.arange(0, BK), tl.arange(0, BV)
     m_k, m_v = o_k < K, o_v < V
@@ -99,7 +99,7 @@ def reads_kernel(
     """o = scale r(phi(q))^T S / w, w = phi(q)^T z + eps."""
     tiles = tl.cdiv(longest, BL)
     i_tile, i_rh = tl.program_id(0) % tiles, tl.program_id(0) // tiles
-    i_row, i_h = (i_rh // H).to(tl.int64), i_rh % H
+    i_row, i_h = (i_rh // H).to(tl.int64), (i_rh % H).to(tl.int64)
     i_r, first, length = place(i_row, p_lengths, L, LENGTHS)
     o_l, o_v = i_tile * BL + tl.arange(0, BL), tl.arange(0, BV)
     m_l, m_v = (o_l < length)[:, None], o_v < V
@@ -151,7 +151,7 @@ def queries_kernel(
     blocks = tl.cdiv(K, BK)
     i_block, i_crh = tl.program_id(0) % blocks, tl.program_id(0) // blocks
     i_chunk, i_rh = i_crh // (rows * H), i_crh % (rows * H)
-    i_row, i_h = (i_rh // H).to(tl.int64), i_rh % H
+    i_row, i_h = (i_rh // H).to(tl.int64), (i_rh % H).to(tl.int64)
     i_r, first, length = place(i_row, p_lengths, L, LENGTHS)
     o_k, o_v = i_block * BK + tl.arange(0, BK), tl.arange(0, BV)
     m_k, m_v = o_k < K, o_v < V
@@ -209,7 +209,7 @@ def keys_kernel(
     """dv = dS^T r(phi(k)), and k's gradient from dS v and dz."""
     tiles = tl.cdiv(longest, BL)
     i_tile, i_rh = tl.program_id(0) % tiles, tl.program_id(0) // tiles
-    i_row, i_h = (i_rh // H).to(tl.int64), i_rh % H
+    i_row, i_h = (i_rh // H).to(tl.int64), (i_rh % H).to(tl.int64)
     i_r, first, length = place(i_row, p_lengths, L, LENGTHS)
     o_l, o_v = i_tile * BL + tl.arange(0, BL), tl.arange(0, BV)
     m_l, m_v = (o_l < length)[:, None], o_v < V
