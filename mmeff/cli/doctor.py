@@ -8,7 +8,7 @@ from mmeff.cli.words import Words
 from mmeff.errors import InputError, TrainingError
 
 #: Each has a `check` of its own.
-OPERATIONS = ("selective_scan", "short_conv", "layer_norm", "scan2d", "full_sum")
+OPERATIONS = ("selective_scan", "short_conv", "layer_norm", "scan2d", "full_sum", "decay")
 PACKAGES = ("mmeff", "torch", "triton", "lightning", "timm", "torchaudio", "numpy")
 
 

@@ -2,9 +2,9 @@
 
 The letters are those of `kernel.py`. Within a chunk the weight of a pair differs from feature to feature, so it must be
 part of q and of k before their product; exp(G_t) and exp(-G_s) alone would overflow. They are split at a token between
-the two: a chunk is halved, with M = G at the end of its first half, and a token t of the second half reads from s of the
-first with exp(G_t - M) exp(M - G_s), no exponent positive; then each half is halved, and so on to single tokens. The
-other direction's pairs lie in the other triangle of the same product: exp(E_s - M) exp(M - E_t).
+the two: a chunk is halved, with M = G at the end of its first half, and a token t of the second half reads from s of
+the first with exp(G_t - M) exp(M - G_s), no exponent positive; then each half is halved, and so on to single tokens.
+The other direction's pairs lie in the other triangle of the same product: exp(E_s - M) exp(M - E_t).
 """
 
 # pyright: reportGeneralTypeIssues=false, reportPossiblyUnboundVariable=false

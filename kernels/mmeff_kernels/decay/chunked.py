@@ -53,9 +53,7 @@ def _apart(q: Tensor, k: Tensor, v: Tensor, R: Tensor, G: Tensor) -> Tensor:
     o = torch.zeros_like(v)
     w = q.shape[-2] // 2
     while w:
-        (_, q2), (k1, _), (v1, _), (_, R2), (G1, _) = (
-            t.unflatten(-2, (-1, 2, w)).unbind(-3) for t in (q, k, v, R, G)
-        )
+        (_, q2), (k1, _), (v1, _), (_, R2), (G1, _) = (t.unflatten(-2, (-1, 2, w)).unbind(-3) for t in (q, k, v, R, G))
         middle = G1[..., -1:, :]
         weights = (q2 * (R2 - middle).exp()) @ (k1 * (middle - G1).exp()).mT
         o = o + F.pad((weights @ v1).unsqueeze(-3), (0, 0, 0, 0, 1, 0)).flatten(-4, -2)

@@ -1,10 +1,10 @@
 """States that decay, in Triton: sums of gates within chunks, and the states that chunks meet.
 
 Rows are cut into chunks of BC tokens. Within a chunk G_t is the sum of g from its first token up to t, and E_t without
-g_t. Between the tokens of a chunk the pass "outputs" takes products of tiles, chunks in parallel (`alike_kernel` where
-a head has one gate, `apart_kernel` where each feature has its own); what comes from other chunks it reads from the
-state at the chunk's boundary, which `states_kernel` leaves there on its walk along the row. The gradients of states obey
-the same recurrence from the other end, with q and do in place of k and v.
+g_t. Between the tokens of a chunk, outputs and gradients are products of tiles, chunks in parallel (`alike_kernel`
+where a head has one gate, `apart_kernel` where each feature has its own); what comes from other chunks is read from the
+state at the chunk's boundary, which `states_kernel` leaves there on its walk along the row. The gradients of states
+obey the same recurrence from the other end, with q and do in place of k and v.
 
 Weights, with T the sum over the whole chunk; none of the exponents is positive:
 
@@ -73,7 +73,7 @@ def states_kernel(
     LENGTHS: tl.constexpr, DOT: tl.constexpr, PRECISION: tl.constexpr,
     BC: tl.constexpr, BK: tl.constexpr, BV: tl.constexpr,
 ):  # fmt: skip
-    """The states S (directions, slots, H, K, V) at every boundary of chunks, each program along one row in one direction;
+    """The states S (directions, slots, H, K, V) at every boundary of chunks, each program along a row in one direction;
     ADJOINT: their gradients, along the row the other way, of q and do."""
     blocks_v, blocks_k = tl.cdiv(V, BV), tl.cdiv(K, BK)
     i_v, i_khrd = tl.program_id(0) % blocks_v, tl.program_id(0) // blocks_v
@@ -128,7 +128,7 @@ def across(
     p_met, p_dleft, o_S, m_S, b_q, b_k, b_v, b_do, b_reads, b_leaves, DOT: tl.constexpr, PRECISION: tl.constexpr
 ):
     """Gradients of q, k, v by the states at a chunk's boundaries: the one that it meets, which tokens read, and the one
-    that it leaves, in which they write. Beside them, (BK,), the sum over values of the one times the other's gradient."""
+    that it leaves, in which they write. Also the sum over values of the one times the other's gradient, (BK,)."""
     b_S, b_dS = tl.load(p_met + o_S, m_S, 0.0), tl.load(p_dleft + o_S, m_S, 0.0)
     b_dq = product(b_do, tl.trans(b_S), DOT, PRECISION) * b_reads
     b_dk = product(b_v, tl.trans(b_dS), DOT, PRECISION) * b_leaves

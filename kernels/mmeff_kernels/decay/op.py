@@ -1,5 +1,6 @@
 """The public linear attention with a decaying state."""
 
+import math
 from collections.abc import Callable
 from typing import Literal, get_args
 
@@ -62,14 +63,16 @@ def decay_attention(
     Source: Yang et al., arXiv 2312.06635, eq. 3 (decays for each feature); Dao and Gu, arXiv 2405.21060, eq. 16 (one
     for all); both directions: Hwang et al., Hydra, arXiv 2407.09941; bonus: Peng et al., RWKV-6, arXiv 2404.05892.
 
-    Returns o (B, L, H, V) in v's dtype, and the final state as initial_state is shaped, fp32, or None. Gates, states and
-    sums are fp32 (fp64 if an input is), under autocast too; on CUDA the products of fp16 and bf16 take operands rounded
-    to tf32 and bf16. Gradients for q, k, v, g, bonus and initial_state.
+    Returns o (B, L, H, V) in v's dtype, and the final state as initial_state is shaped, fp32, or None. Gates, states
+    and sums are fp32 (fp64 if an input is), under autocast too; on CUDA the products of fp16 and bf16 take operands
+    rounded to tf32 and bf16. Within a chunk of 16 to 64 tokens the sum of g is exact to 6e-8 of its largest value, and
+    with it the weights. Gradients for q, k, v, g, bonus and initial_state.
 
     ValueError if the shapes do not fit together, or `impl` does not exist or cannot serve them.
     """
     _check(q, k, v, g, direction, diagonal, bonus, initial_state, lengths, cu_seqlens, impl)
-    scale = q.shape[-1] ** -0.5 if scale is None else scale
+    if scale is None:
+        scale = 1 / math.sqrt(q.shape[-1])
     if impl == "auto":
         double = any(t is not None and t.dtype == torch.float64 for t in (q, k, v, g, bonus, initial_state))
         impl = "triton" if q.is_cuda and not double and max(q.shape[-1], v.shape[-1]) <= LARGEST else "torch"
@@ -84,9 +87,7 @@ def decay_attention(
         return o, final if output_final_state else None
     run = decay_reference if impl == "reference" else decay_chunked
     with torch.autocast(q.device.type, enabled=False):
-        o, final = _directions(
-            run, q, k, v, g, direction, diagonal, bonus, scale, initial_state, lengths, cu_seqlens
-        )
+        o, final = _directions(run, q, k, v, g, direction, diagonal, bonus, scale, initial_state, lengths, cu_seqlens)
     return o, final if output_final_state else None
 
 

@@ -19,13 +19,21 @@ _gate_sums, _states = Launcher(kernel.gate_sums_kernel), Launcher(kernel.states_
 _outputs = Launcher(alike_kernel.outputs_kernel), Launcher(apart_kernel.outputs_kernel)
 _gradients = Launcher(alike_kernel.gradients_kernel), Launcher(apart_kernel.gradients_kernel)
 
-#: Tokens of a chunk: where a head has one gate, and where each feature has its own.
-CHUNKS = 64, 32
 #: Features, and values, of a state that a program holds on its walk along a row.
 BLOCK = 64
 #: Gates of a tile in which their sums are taken.
 GATES = 32
 FORWARD, BACKWARD, BOTH = range(3)
+
+
+def chunk_and_warps(dtype: torch.dtype, widest: int, each: bool) -> tuple[int, int]:
+    """Tokens of a chunk and warps of a program, by how many numbers the tiles of a program have: on an H200 these leave
+    the fewest of them outside the registers."""
+    if dtype != torch.bfloat16:
+        return 16, 8
+    if widest > 64:
+        return 16 if each else 32, 8
+    return 32 if each else 64, 4
 
 
 class _Plan:
@@ -43,7 +51,8 @@ class _Plan:
             assert lengths is not None
             self.rows = len(lengths) - 1
         self.each = g.shape in (q.shape, (2, *q.shape))
-        self.chunk = CHUNKS[self.each]
+        self.wide_k, self.wide_v = (max(16, 1 << (n - 1).bit_length()) for n in (self.K, self.V))
+        self.chunk, warps = chunk_and_warps(v.dtype, max(self.wide_k, self.wide_v), self.each)
         self.chunks = -(-(longest or self.L) // self.chunk)
         self.slots = self.L // self.chunk + 2 * self.rows if longest else self.rows * (self.chunks + 1)
         self.directions = 1 + (direction == BOTH)
@@ -59,10 +68,9 @@ class _Plan:
         types = {torch.bfloat16: (tl.bfloat16, "ieee"), torch.float16: (tl.float32, "tf32")}
         dot, precision = types.get(v.dtype, (tl.float32, "tf32x3"))
         self.kept = torch.bfloat16 if v.dtype == torch.bfloat16 else torch.float32  # what products read of a state
-        self.wide_k, self.wide_v = (max(16, 1 << (n - 1).bit_length()) for n in (self.K, self.V))
         self.told = {
             "UNTIED": int(g.dim() == 4 + self.each), "LENGTHS": 2 if longest else int(lengths is not None),
-            "DOT": dot, "PRECISION": precision, "BC": self.chunk, "num_warps": 4, "num_stages": 1,
+            "DOT": dot, "PRECISION": precision, "BC": self.chunk, "num_warps": warps, "num_stages": 1,
         }  # fmt: skip
         self.routes = {
             "FORWARD": int(direction != BACKWARD), "BACKWARD": int(direction != FORWARD),
@@ -100,7 +108,7 @@ class _Plan:
             {
                 "scale": self.scale if adjoint else 1.0, "FIRST": 1 - self.routes["FORWARD"], "ADJOINT": int(adjoint),
                 "BEFORE": int(self.bonus is not None), "EACH": self.each, **self.told, "BK": bk, "BV": bv,
-                "num_stages": 3,  # the next chunks are read while products are taken
+                "num_warps": 4, "num_stages": 3,  # the next chunks are read while products are taken
             },
         )  # fmt: skip
         return S, end
@@ -192,10 +200,10 @@ torch.library.register_fake("mmeff::decay_backward", _backward_fake, lib=_LIBRAR
 
 def _products(q: Any, v: Any, g: Any, direction: int) -> tuple[int, int, int]:
     """Multiplications and additions of one product of all tokens': with states, of q and k within chunks, and of the
-    weights with v. Pairs of features with their own gates take a product for each halving of the chunk."""
+    weights with v, in the chunks that bf16 has. Features with gates of their own take a product for each halving."""
     B, L, H, K = q
     each = tuple(g) in (tuple(q), (2, *q))
-    chunk = CHUNKS[each]
+    chunk, _ = chunk_and_warps(torch.bfloat16, max(K, v[-1]), each)
     levels = chunk.bit_length() - 1 if each else 1
     across = 2 * B * L * H * K * v[-1] * (1 + (direction == BOTH))
     return across, 2 * B * L * H * chunk * K * levels, 2 * B * L * H * chunk * v[-1]
@@ -232,9 +240,7 @@ class Decay(torch.autograd.Function):
         g, bonus = g.contiguous(), None if bonus is None else bonus.float().contiguous()
         if initial is not None:
             initial = initial.float().contiguous()
-        o, final = torch.ops.mmeff.decay_forward(
-            q, k, v, g, bonus, initial, lengths, direction, twice, longest, scale
-        )
+        o, final = torch.ops.mmeff.decay_forward(q, k, v, g, bonus, initial, lengths, direction, twice, longest, scale)
         ctx.save_for_backward(q, k, v, g, bonus, initial, lengths)
         ctx.options = direction, twice, longest, scale
         ctx.set_materialize_grads(False)
@@ -247,9 +253,7 @@ class Decay(torch.autograd.Function):
         do = torch.zeros_like(v) if do is None else do
         dfinal = None if dfinal is None else dfinal.contiguous()
         dq, dk, dv, dg, *others = torch.ops.mmeff.decay_backward(do.contiguous(), dfinal, q, k, v, *rest, *ctx.options)
-        wide = [
-            None if kind is None else t.to(kind) for kind, t in zip(ctx.types, (dg, *others), strict=True)
-        ]
+        wide = [None if kind is None else t.to(kind) for kind, t in zip(ctx.types, (dg, *others), strict=True)]
         if wide[2] is not None:
             wide[2] = wide[2].reshape(rest[2].shape)
         return dq, dk, dv, *wide, *[None] * 5

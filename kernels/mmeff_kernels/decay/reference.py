@@ -1,5 +1,7 @@
 """The definition of linear attention with a decaying state: a loop over the tokens."""
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -35,10 +37,11 @@ def decay_step(
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
     """One token of `decay_attention`'s forward direction, for streams: q, k (B, H, K), v (B, H, V), g (B, H) or
     (B, H, K), state (B, H, K, V) fp32 -> o (B, H, V) in v's dtype, and the next state."""
-    scale = q.shape[-1] ** -0.5 if scale is None else scale
+    if scale is None:
+        scale = 1 / math.sqrt(q.shape[-1])
     wide = state.dtype
-    g = (g if g.dim() == 3 else g[..., None]).to(wide)
+    g = g if g.dim() == 3 else g[..., None]
     own = torch.ones(1, dtype=wide, device=q.device) if bonus is None else bonus.to(wide)
-    row = (t.unsqueeze(1) for t in (q.to(wide) * scale, k.to(wide), v.to(wide), g))
-    o, state = decay_reference(*row, own, state, before=bonus is not None)
+    row = [t.unsqueeze(1).to(wide) for t in (q, k, v, g)]
+    o, state = decay_reference(row[0] * scale, row[1], row[2], row[3], own, state, before=bonus is not None)
     return o[:, 0].to(v.dtype), state
