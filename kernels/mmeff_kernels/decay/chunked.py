@@ -1,61 +1,211 @@
-"""Decaying states in plain torch: chunks of tokens as matrix products, states from chunk to chunk."""
+"""Decaying states in plain torch: chunks of tokens as matrix products, states from chunk to chunk, both directions in
+one. The letters are those of `kernel.py`.
+
+Where each feature has a gate of its own, the weight of a pair is split between q and k (see `apart_kernel`). Halving
+chunks down to single tokens does it for any gates, with a product for each halving; in blocks over which g adds up to
+little, one product serves all pairs.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 #: Tokens of a chunk.
 CHUNK = 64
+#: Largest exponent of a factor of q or k in a block: the product of two stays within fp32, each exact to six digits.
+LARGEST = 40.0
 
 
 def decay_chunked(
-    q: Tensor, k: Tensor, v: Tensor, g: Tensor, own: Tensor | None, state: Tensor, before: bool = False
-) -> tuple[Tensor, Tensor]:
-    """What `decay_reference` does, of the same arguments, chunk by chunk.
-
-    With G the sum of g from a chunk's first token on, token t reads from an earlier token s of its chunk with a weight
-    of exp(R_t - G_s), R = G (`before`: G without g_t), from the state that the chunk meets with exp(R_t), and token s
-    leaves to the next chunk what it has with exp(G_last - G_s). No exponent is positive if no g is.
-    """
-    L = q.shape[1]
-    C = min(CHUNK, 1 << (L - 1).bit_length())
-    n = -(-L // C)
-    q, k, v, g = (
-        F.pad(t.transpose(1, 2), (0, 0, 0, n * C - L)).unflatten(2, (n, C)) for t in (q, k, v, g)
-    )  # (B, H, n, C, ...); what is added decays nothing and writes nothing
-    G = g.cumsum(-2)
-    R = G - g if before else G
-    last = G[..., -1:, :]
-    written = (k * (last - G).exp()).mT @ v
-    decay = last.mT.exp()
-    met = []
-    for i in range(n):
-        met.append(state)
-        state = decay[:, :, i] * state + written[:, :, i]
-    o = (q * R.exp()) @ torch.stack(met, dim=2)
-    if own is not None:
-        o = o + (q * k * own[..., None, None, :]).sum(-1, keepdim=True) * v
-    o = o + (_alike(q, k, v, R, G) if g.shape[-1] == 1 else _apart(q, k, v, R, G))
-    return o.flatten(2, 3)[:, :, :L].transpose(1, 2), state
+    q: Tensor, k: Tensor, v: Tensor, gates: dict[str, Tensor], states: dict[str, Tensor], bonus: Tensor | None,
+    twice: bool,
+) -> tuple[Tensor, ...]:  # fmt: skip
+    """q, k (B, L, H, K), v (B, L, H, V), of "forward", "backward" or both the gates (B, L, H, K or 1) and the state
+    (B, H, K, V) met first, the bonus (H, K), and whether a token's own input counts `twice` -> o (B, L, H, V) and the
+    last state of each direction."""
+    by_direction = [some.get(direction) for some in (gates, states) for direction in ("forward", "backward")]
+    return _Chunked.apply(q, k, v, bonus, *by_direction, twice)
 
 
-def _alike(q: Tensor, k: Tensor, v: Tensor, R: Tensor, G: Tensor) -> Tensor:
-    """Reads from earlier tokens of the chunk where all features of a head decay alike."""
-    later = torch.ones(q.shape[-2], q.shape[-2], dtype=torch.bool, device=q.device).triu()
-    weights = (R - G.mT).masked_fill(later, -torch.inf).exp()
-    return (q @ k.mT * weights) @ v
+class _Gates:
+    """Of one direction, within chunks (..., C, K or 1): the sums at which tokens read and are written, the weights with
+    which they read what the chunk meets and leave what they have, and that of what passes through the chunk."""
+
+    def __init__(self, g: Tensor, back: bool, before: bool):
+        self.g, self.back, self.before = g, back, before
+        self.G = g.cumsum(-2)
+        E, T = self.G - g, self.G[..., -1:, :]
+        self.read_at = E if back != before else self.G
+        self.written_at = E if back else self.G
+        self.reads = (T - self.read_at if back else self.read_at).exp()
+        self.leaves = (self.written_at if back else T - self.written_at).exp()
+        self.through = T.exp()
+
+    def walk(self, left: Tensor, state: Tensor, adjoint: bool = False) -> tuple[Tensor, Tensor]:
+        """The state that each chunk meets, (N, n, K, V), if each leaves `left`, and the last; `adjoint`: the same of
+        gradients, from the other end."""
+        met, decay = torch.empty_like(left), self.through.mT
+        n = left.shape[1]
+        for i in range(n - 1, -1, -1) if self.back != adjoint else range(n):
+            met[:, i] = state
+            state = decay[:, i] * state + left[:, i]
+        return met, state
+
+    def factors(self, size: int) -> tuple[Tensor, Tensor]:
+        """Exponents of q's and k's factors in blocks of so many tokens, from the sum in the middle of a block."""
+        blocks = self.G.unflatten(-2, (-1, size))[..., size // 2 - 1 : size // 2, :]
+        M = blocks.expand(*blocks.shape[:-2], size, -1).flatten(-3, -2)
+        return (M - self.read_at, self.written_at - M) if self.back else (self.read_at - M, M - self.written_at)
+
+    def gradient(self, read: Tensor, written: Tensor, through: Tensor) -> Tensor:
+        """g's, from what was read and what was written, each times its gradient, and from T's."""
+        at_read, at_written = (-read, written) if self.back else (read, -written)
+        at = at_read + at_written
+        at[..., -1:, :] += through
+        dg = at.flip(-2).cumsum(-2).flip(-2)
+        # E is without the token's own.
+        if self.back != self.before:
+            dg -= at_read
+        return dg - at_written if self.back else dg
 
 
-def _apart(q: Tensor, k: Tensor, v: Tensor, R: Tensor, G: Tensor) -> Tensor:
-    """Reads from earlier tokens of the chunk where each feature has its own decay: exp(R_t - G_s) is split at a token
-    between s and t, exp(R_t - G_middle) exp(G_middle - G_s), so that neither factor can overflow. Blocks of 2 w tokens
-    are halved at one level for the pairs that lie in different halves, and those within a half wait for the next."""
-    o = torch.zeros_like(v)
-    w = q.shape[-2] // 2
-    while w:
-        (_, q2), (k1, _), (v1, _), (_, R2), (G1, _) = (t.unflatten(-2, (-1, 2, w)).unbind(-3) for t in (q, k, v, R, G))
-        middle = G1[..., -1:, :]
-        weights = (q2 * (R2 - middle).exp()) @ (k1 * (middle - G1).exp()).mT
-        o = o + F.pad((weights @ v1).unsqueeze(-3), (0, 0, 0, 0, 1, 0)).flatten(-4, -2)
-        w //= 2
-    return o
+def _rounds(sides: list[_Gates]) -> Iterator[tuple[Tensor, Tensor, Tensor, dict[int, Tensor | None]]]:
+    """Exponents of q's and k's factors, the pairs of tokens that they serve, and the directions in which they do: with
+    the tokens (C, 1) that read in each, from the others, or None where all do both."""
+    C, device = sides[0].G.shape[-2], sides[0].G.device
+    o = torch.arange(C, device=device)[:, None]
+    size = 1  # of blocks that one product serves
+    if not torch.compiler.is_compiling():  # which has no numbers to look at
+        steepest = max(-float(side.g.amin()) for side in sides)
+        while size < C and size * steepest <= LARGEST:
+            size *= 2
+    width = C
+    while width > size:
+        second = o % width >= width // 2
+        x = y = torch.full((), -torch.inf, dtype=sides[0].G.dtype, device=device)
+        for side in sides:
+            of_q, of_k = side.factors(width)
+            x, y = torch.where(second != side.back, of_q, x), torch.where(second == side.back, of_k, y)
+        pairs = (o // width == (o // width).mT) & (second != second.mT)
+        yield x, y, pairs, {i: second != side.back for i, side in enumerate(sides)}
+        width //= 2
+    if size > 1:
+        for i, side in enumerate(sides):
+            pairs = (o // size == (o // size).mT) & (o < o.mT if side.back else o > o.mT)
+            yield *side.factors(size), pairs, {i: None}
+
+
+def _weights(sides: list[_Gates], diagonal: int) -> Tensor:
+    """W (N, n, C, C) where a head has one gate."""
+    x = sides[0].G.new_full((1, 1), -torch.inf)
+    o = torch.arange(sides[0].G.shape[-2], device=x.device)
+    for side in sides:
+        between = side.written_at.mT - side.read_at if side.back else side.read_at - side.written_at.mT
+        x = torch.where(o[:, None] < o if side.back else o[:, None] > o, between, x)
+    W = x.exp()
+    W.diagonal(dim1=-2, dim2=-1).fill_(diagonal)
+    return W
+
+
+class _Chunked(torch.autograd.Function):
+    @staticmethod
+    def forward(  # pyright: ignore[reportIncompatibleMethodOverride]
+        ctx: Any, q: Tensor, k: Tensor, v: Tensor, bonus: Tensor | None, forward: Tensor | None,
+        backward: Tensor | None, first: Tensor | None, last: Tensor | None, twice: bool,
+    ) -> tuple[Tensor, ...]:  # fmt: skip
+        B, L, H, _ = q.shape
+        C = min(CHUNK, 1 << (L - 1).bit_length())
+        ctx.layout, ctx.options = (B, L, H, C), (bonus is not None, 1 + twice)
+        ctx.given = tuple(t is not None for t in (forward, backward))
+        q, k, v, *gs = (_to_chunks(t, C) for t in (q, k, v, forward, backward) if t is not None)
+        sides, alike = _sides(ctx.given, gs, bonus is not None), gs[0].shape[-1] == 1
+        if alike:
+            A = (q @ k.mT).mul_(_weights(sides, 1 + twice))
+        else:
+            A = torch.diag_embed((q * k * _of_heads(bonus, B)).sum(-1) * (1 + twice))
+            for x, y, pairs, _ in _rounds(sides):
+                A += ((q * x.exp()) @ (k * y.exp()).mT).masked_fill_(~pairs, 0)
+        o = A @ v
+        ends, met = [], []
+        for side, start in zip(sides, (t for t in (first, last) if t is not None), strict=True):
+            states, end = side.walk((k * side.leaves).mT @ v, start.flatten(0, 1))
+            o += (q * side.reads) @ states
+            met.append(states)
+            ends.append(end.unflatten(0, (B, H)))
+        ctx.save_for_backward(q, k, v, bonus, A, *gs, *met)
+        return _to_rows(o, B, L), *ends
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, do: Tensor, *dends: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        (B, L, H, C), (before, diagonal) = ctx.layout, ctx.options
+        q, k, v, bonus, A, *rest = ctx.saved_tensors
+        gs, met = rest[: len(dends)], rest[len(dends) :]
+        sides, alike = _sides(ctx.given, gs, before), gs[0].shape[-1] == 1
+        do = _to_chunks(do, C)
+        dA, dv, dbonus = do @ v.mT, A.mT @ do, None
+        if alike:
+            D, P = dA * _weights(sides, diagonal), A * dA
+            dq, dk = D @ k, D.mT @ q
+            halves = [P.triu(1) if side.back else P.tril(-1) for side in sides]
+            reads, writes = [[half.sum(axis) for half in halves] for axis in (-1, -2)]
+            reads, writes = ([t.unsqueeze(-1) for t in some] for some in (reads, writes))
+        else:
+            own = dA.diagonal(dim1=-2, dim2=-1).unsqueeze(-1) * diagonal
+            if bonus is not None:
+                dbonus = (own * q * k).sum((1, 2)).view(B, H, -1).sum(0)
+                own = own * _of_heads(bonus, B)
+            dq, dk = own * k, own * q
+            reads, writes = ([torch.zeros_like(g) for g in gs] for _ in range(2))
+            for x, y, pairs, served in _rounds(sides):
+                fq, fk, D = x.exp(), y.exp(), dA.masked_fill(~pairs, 0)
+                qf, kf = q * fq, k * fk
+                dqf, dkf = D @ kf, D.mT @ qf
+                dq += dqf * fq
+                dk += dkf * fk
+                read, written = dqf.mul_(qf), dkf.mul_(kf)
+                for i, readers in served.items():
+                    reads[i] += read if readers is None else read * readers
+                    writes[i] += written if readers is None else written * ~readers
+        dgs, dstarts = [], []
+        for i, (side, states, dend) in enumerate(zip(sides, met, dends, strict=True)):
+            dleft, dstart = side.walk((q * side.reads).mT @ do, dend.flatten(0, 1), adjoint=True)
+            read, written = (do @ states.mT).mul_(side.reads), (v @ dleft.mT).mul_(side.leaves)
+            dq += read
+            dk += written
+            dv += (k * side.leaves) @ dleft
+            read, written = read.mul_(q), written.mul_(k)
+            through = (states * dleft).sum(-1).unsqueeze(-2) * side.through
+            if alike:
+                read, written, through = (t.sum(-1, keepdim=True) for t in (read, written, through))
+            # What tokens leave also depends on the chunk's last sum, as does what the backward direction reads.
+            crossing = read if side.back else written
+            through = through + crossing.sum(-2, keepdim=True)
+            dgs.append(_to_rows(side.gradient(reads[i] + read, writes[i] + written, through), B, L))
+            dstarts.append(dstart.unflatten(0, (B, H)))
+        by_direction = [next(of_one) if there else None for of_one in (iter(dgs), iter(dstarts)) for there in ctx.given]
+        return *(_to_rows(t, B, L) for t in (dq, dk, dv)), dbonus, *by_direction, None
+
+
+def _sides(given: tuple[bool, bool], gs: Sequence[Tensor], before: bool) -> list[_Gates]:
+    backs = [back for back, there in zip((False, True), given, strict=True) if there]
+    return [_Gates(g, back, before) for g, back in zip(gs, backs, strict=True)]
+
+
+def _to_chunks(t: Tensor, C: int) -> Tensor:
+    """(B, L, H, K) -> (B H, n, C, K); what is added decays nothing and writes nothing."""
+    t = F.pad(t, (0, 0, 0, 0, 0, -t.shape[1] % C))
+    return t.unflatten(1, (-1, C)).permute(0, 3, 1, 2, 4).flatten(0, 1)
+
+
+def _to_rows(t: Tensor, B: int, L: int) -> Tensor:
+    return t.flatten(1, 2)[:, :L].unflatten(0, (B, -1)).transpose(1, 2)
+
+
+def _of_heads(bonus: Tensor | None, B: int) -> Tensor | float:
+    """(H, K) -> (B H, 1, 1, K); 1 if there is none."""
+    return 1.0 if bonus is None else bonus.repeat(B, 1)[:, None, None]

@@ -85,14 +85,16 @@ def decay_attention(
         which = get_args(Direction).index(direction)
         o, final = Decay.apply(q, k, v, g, bonus, initial_state, lengths, which, diagonal == "all", longest, scale)
         return o, final if output_final_state else None
-    run = decay_reference if impl == "reference" else decay_chunked
+    run = _loops if impl == "reference" else decay_chunked
     with torch.autocast(q.device.type, enabled=False):
-        o, final = _directions(run, q, k, v, g, direction, diagonal, bonus, scale, initial_state, lengths, cu_seqlens)
+        o, final = _over_padded_rows(
+            run, q, k, v, g, direction, diagonal, bonus, scale, initial_state, lengths, cu_seqlens
+        )
     return o, final if output_final_state else None
 
 
-def _directions(
-    run: Callable[..., tuple[Tensor, Tensor]],
+def _over_padded_rows(
+    run: Callable[..., tuple[Tensor, ...]],
     q: Tensor,
     k: Tensor,
     v: Tensor,
@@ -105,37 +107,51 @@ def _directions(
     lengths: Tensor | None,
     cu_seqlens: Tensor | None,
 ) -> tuple[Tensor, Tensor]:
-    """The direction or both by `run`, which goes forward over padded rows: a row is flipped whole, for what lies in the
-    padding decays nothing and writes nothing."""
-    both, kind = direction == "both", v.dtype
+    """All in one type, a sequence a row, and in the padding zeros, which decay nothing and write nothing."""
+    kind, directions = v.dtype, ["forward", "backward"] if direction == "both" else [direction]
     wide = torch.promote_types(torch.promote_types(q.dtype, v.dtype), torch.promote_types(g.dtype, torch.float32))
     gates = (g if g.shape in (q.shape, (2, *q.shape)) else g[..., None]).to(wide)
-    gates = list(gates) if gates.dim() == 5 else [gates] * (1 + both)
+    gates = list(gates) if gates.dim() == 5 else [gates]
     q, k, v = q.to(wide) * scale, k.to(wide), v.to(wide)
     if cu_seqlens is not None:
         packing = Packing(cu_seqlens.to(q.device))
         lengths = packing.lengths
         q, k, v, *gates = (packing.pad(t) for t in (q, k, v, *gates))
     q, k, v, *gates = (without_padding(t, lengths) for t in (q, k, v, *gates))
-    rows, _, H, K = q.shape
-    if initial_state is None:
-        initial_state = q.new_zeros(1 + both, rows, H, K, v.shape[-1])
-    states = initial_state.to(wide) if both else initial_state.to(wide).reshape(1, rows, H, K, -1)
-    own = torch.ones(1, dtype=wide, device=q.device) if bonus is None else bonus.to(wide)
-    parts, finals = [], []
-    if direction != "backward":
-        o, final = run(q, k, v, gates[0], own, states[0], bonus is not None)
-        parts.append(o)
-        finals.append(final)
-    if direction != "forward":
-        flipped = (t.flip(1) for t in (q, k, v, gates[-1]))
-        skipped = both and diagonal == "first"
-        o, final = run(*flipped, None if skipped else own, states[-1], bonus is not None)
-        parts.append(o.flip(1))
-        finals.append(final)
-    o = parts[0] + parts[1] if both else parts[0]
+    shape = len(directions), q.shape[0], *q.shape[2:], v.shape[-1]
+    states = q.new_zeros(shape) if initial_state is None else initial_state.to(wide).reshape(shape)
+    o, *finals = run(
+        q,
+        k,
+        v,
+        dict(zip(directions, gates * 2 if len(gates) < len(directions) else gates, strict=True)),
+        dict(zip(directions, states, strict=True)),
+        None if bonus is None else bonus.to(wide),
+        direction == "both" and diagonal == "all",
+    )
     o = packing.unpad(o) if cu_seqlens is not None else without_padding(o, lengths)
-    return o.to(kind), torch.stack(finals) if both else finals[0]
+    return o.to(kind), torch.stack(finals) if direction == "both" else finals[0]
+
+
+def _loops(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    gates: dict[str, Tensor],
+    states: dict[str, Tensor],
+    bonus: Tensor | None,
+    twice: bool,
+) -> tuple[Tensor, ...]:
+    """The definition, backward over the flipped row; see `decay_chunked`."""
+    total, finals = torch.zeros_like(v), []
+    for direction, g in gates.items():
+        row = (q, k, v, g) if direction == "forward" else tuple(t.flip(1) for t in (q, k, v, g))
+        own = q.new_ones(1) if bonus is None else bonus
+        skipped = direction == "backward" and len(gates) == 2 and not twice
+        o, final = decay_reference(*row, None if skipped else own, states[direction], bonus is not None)
+        total = total + (o if direction == "forward" else o.flip(1))
+        finals.append(final)
+    return total, *finals
 
 
 def _check(
