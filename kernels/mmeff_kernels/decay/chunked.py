@@ -96,7 +96,9 @@ def _rounds(sides: list[_Gates]) -> Iterator[tuple[Tensor, Tensor, Tensor, dict[
     if size > 1:
         for i, side in enumerate(sides):
             pairs = (o // size == (o // size).mT) & (o < o.mT if side.back else o > o.mT)
-            yield *side.factors(size), pairs, {i: None}
+            of_q, of_k = side.factors(size)
+            alone: dict[int, Tensor | None] = {i: None}
+            yield of_q, of_k, pairs, alone
 
 
 def _weights(sides: list[_Gates], diagonal: int) -> Tensor:
@@ -120,7 +122,7 @@ class _Chunked(torch.autograd.Function):
         B, L, H, _ = q.shape
         C = min(CHUNK, 1 << (L - 1).bit_length())
         ctx.layout, ctx.options = (B, L, H, C), (bonus is not None, 1 + twice)
-        ctx.given = tuple(t is not None for t in (forward, backward))
+        ctx.given = forward is not None, backward is not None
         q, k, v, *gs = (_to_chunks(t, C) for t in (q, k, v, forward, backward) if t is not None)
         sides, alike = _sides(ctx.given, gs, bonus is not None), gs[0].shape[-1] == 1
         if alike:
@@ -160,7 +162,7 @@ class _Chunked(torch.autograd.Function):
                 dbonus = (own * q * k).sum((1, 2)).view(B, H, -1).sum(0)
                 own = own * _of_heads(bonus, B)
             dq, dk = own * k, own * q
-            reads, writes = ([torch.zeros_like(g) for g in gs] for _ in range(2))
+            reads, writes = [torch.zeros_like(g) for g in gs], [torch.zeros_like(g) for g in gs]
             for x, y, pairs, served in _rounds(sides):
                 fq, fk, D = x.exp(), y.exp(), dA.masked_fill(~pairs, 0)
                 qf, kf = q * fq, k * fk
@@ -187,7 +189,7 @@ class _Chunked(torch.autograd.Function):
             through = through + crossing.sum(-2, keepdim=True)
             dgs.append(_to_rows(side.gradient(reads[i] + read, writes[i] + written, through), B, L))
             dstarts.append(dstart.unflatten(0, (B, H)))
-        by_direction = [next(of_one) if there else None for of_one in (iter(dgs), iter(dstarts)) for there in ctx.given]
+        by_direction = [of_one.pop(0) if there else None for of_one in (dgs, dstarts) for there in ctx.given]
         return *(_to_rows(t, B, L) for t in (dq, dk, dv)), dbonus, *by_direction, None
 
 

@@ -111,7 +111,8 @@ def _over_padded_rows(
     kind, directions = v.dtype, ["forward", "backward"] if direction == "both" else [direction]
     wide = torch.promote_types(torch.promote_types(q.dtype, v.dtype), torch.promote_types(g.dtype, torch.float32))
     gates = (g if g.shape in (q.shape, (2, *q.shape)) else g[..., None]).to(wide)
-    gates = list(gates) if gates.dim() == 5 else [gates]
+    # A view of its own for each direction: of one tensor given twice, torch.compile (2.11) takes one gradient.
+    gates = list(gates) if gates.dim() == 5 else [gates.view_as(gates) for _ in directions]
     q, k, v = q.to(wide) * scale, k.to(wide), v.to(wide)
     if cu_seqlens is not None:
         packing = Packing(cu_seqlens.to(q.device))
@@ -124,7 +125,7 @@ def _over_padded_rows(
         q,
         k,
         v,
-        dict(zip(directions, gates * 2 if len(gates) < len(directions) else gates, strict=True)),
+        dict(zip(directions, gates, strict=True)),
         dict(zip(directions, states, strict=True)),
         None if bonus is None else bonus.to(wide),
         direction == "both" and diagonal == "all",
@@ -145,11 +146,12 @@ def _loops(
     """The definition, backward over the flipped row; see `decay_chunked`."""
     total, finals = torch.zeros_like(v), []
     for direction, g in gates.items():
-        row = (q, k, v, g) if direction == "forward" else tuple(t.flip(1) for t in (q, k, v, g))
+        back = direction == "backward"
+        a, b, c, d = (t.flip(1) if back else t for t in (q, k, v, g))
         own = q.new_ones(1) if bonus is None else bonus
-        skipped = direction == "backward" and len(gates) == 2 and not twice
-        o, final = decay_reference(*row, None if skipped else own, states[direction], bonus is not None)
-        total = total + (o if direction == "forward" else o.flip(1))
+        skipped = back and len(gates) == 2 and not twice
+        o, final = decay_reference(a, b, c, d, None if skipped else own, states[direction], bonus is not None)
+        total = total + (o.flip(1) if back else o)
         finals.append(final)
     return total, *finals
 
