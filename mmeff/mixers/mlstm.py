@@ -7,6 +7,7 @@ from torch.nn.functional import logsigmoid, silu
 from mmeff.mixers.base import Mixer
 from mmeff.mixers.conv import GridConv
 from mmeff.mixers.heads import count_heads
+from mmeff.norm import HeadNorm
 from mmeff.tokens import valid_mask, zero_padding
 from mmeff_kernels.decay import decay_attention
 
@@ -48,7 +49,7 @@ class MLSTM(Mixer):
             nn.init.trunc_normal_(weight, std=K**-0.5, a=-2 * K**-0.5, b=2 * K**-0.5)
         self.qk_gates, self.v_gates = nn.Parameter(torch.zeros(H, 2 * K, 2 * H)), nn.Parameter(torch.zeros(H, K, 2 * H))
         self.gate_bias = nn.Parameter(torch.cat([0.1 * torch.randn(H), torch.linspace(3, 6, H)]))  # of i, of f
-        self.norm = nn.GroupNorm(H, E)
+        self.norm = HeadNorm(H, E)
         self.skip = nn.Parameter(torch.ones(E))
         for parameter in (self.gate_bias, self.skip):
             parameter._no_weight_decay = True  # pyright: ignore[reportAttributeAccessIssue]
@@ -63,8 +64,7 @@ class MLSTM(Mixer):
         gates = gates.sum(2, dtype=torch.promote_types(x.dtype, torch.float32)) + self.gate_bias
         (q, k), (i, f) = qk.chunk(2, dim=-1), gates.chunk(2, dim=-1)
         h = mlstm(q, k, v, i, logsigmoid(f), self.reverse, lengths)
-        h = self.norm(h.flatten(0, 1).flatten(1)).unflatten(0, x.shape[:2])  # (B L, E): of each token by itself
-        return self.out(silu(z) * (h + self.skip * c))
+        return self.out(silu(z) * (self.norm(h) + self.skip * c))
 
 
 def within_heads(x: Tensor, weight: Tensor) -> Tensor:

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from mmeff.mixers.base import Mixer
 from mmeff.mixers.heads import count_heads
 from mmeff.mixers.shift import q_shift
+from mmeff.norm import HeadNorm
 from mmeff.tokens import zero_padding
 from mmeff_kernels.decay import decay_attention
 
@@ -37,7 +38,7 @@ class RWKV6(Mixer):
                 raise ValueError(f"{name} must be at least 1, not {rank}")
         self.heads = count_heads(dim, head_dim)
         self.r, self.k, self.v, self.gate = (nn.Linear(dim, dim, bias=False) for _ in range(4))
-        self.norm = nn.GroupNorm(self.heads, dim)
+        self.norm = HeadNorm(self.heads, dim)
         self.out = nn.Linear(dim, dim, bias=False)
         rise = torch.arange(dim) / dim
         self.mix = nn.Parameter(1 - rise)
@@ -59,8 +60,7 @@ class RWKV6(Mixer):
         o, _ = decay_attention(
             r, k, v, g, direction="both", diagonal="first", bonus=self.bonus, scale=1.0, lengths=lengths
         )
-        o = self.norm(o.flatten(0, 1).flatten(1)).view(x.shape)  # (B L, D): of each token by itself
-        return self.out(F.silu(self.gate(x_g)) * o)
+        return self.out(F.silu(self.gate(x_g)) * self.norm(o))
 
     def mixtures(self, x: Tensor, grid: tuple[int, ...]) -> Tensor:
         """x_i, (5, B, L, D); x is zero in the padding."""

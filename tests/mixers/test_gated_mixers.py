@@ -14,6 +14,7 @@ from mmeff.mixers import GLA, HGRN2, MLSTM, RWKV6, Mixer, VisionRWKV
 from mmeff.mixers.mlstm import mlstm, stabilised
 from mmeff.mixers.shift import q_shift
 from mmeff.mixers.vision_rwkv import bi_wkv
+from mmeff.norm import HeadNorm
 
 DIM, L = 8, 12
 GRIDS = [(12,), (3, 4)]
@@ -49,9 +50,9 @@ def rms_norm(x: Tensor, weight: Tensor) -> Tensor:
     return x / (x.square().mean(-1, keepdim=True) + 1e-5).sqrt() * weight
 
 
-def group_norm(x: Tensor, norm: nn.GroupNorm) -> Tensor:
+def group_norm(x: Tensor, norm: HeadNorm) -> Tensor:
     """x (L, H K), each head of each token by itself."""
-    heads = x.unflatten(1, (norm.num_groups, -1))
+    heads = x.unflatten(1, (norm.heads, -1))
     centred = heads - heads.mean(-1, keepdim=True)
     return (centred / (centred.square().mean(-1, keepdim=True) + 1e-5).sqrt()).flatten(1) * norm.weight + norm.bias
 

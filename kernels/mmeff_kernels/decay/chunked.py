@@ -80,7 +80,7 @@ def _rounds(sides: list[_Gates]) -> Iterator[tuple[Tensor, Tensor, Tensor, dict[
     o = torch.arange(C, device=device)[:, None]
     size = 1  # of blocks that one product serves
     if not torch.compiler.is_compiling():  # which has no numbers to look at
-        steepest = max(-float(side.g.amin()) for side in sides)
+        steepest = max(-float(side.g.nan_to_num().amin()) for side in sides)  # NaN in a row is not the others' matter
         while size < C and size * steepest <= LARGEST:
             size *= 2
     width = C
