@@ -119,7 +119,7 @@ def chunk(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> It
     from mmeff_kernels.decay import operators
 
     monkeypatch.setattr(operators, "chunk_and_warps", lambda *_: (request.param, 4))
-    monkeypatch.setattr(chunked, "CHUNK", request.param // 2)
+    monkeypatch.setattr(chunked, "CHUNKS", (request.param // 2,) * 2)
     yield request.param
 
 

@@ -14,8 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-#: Tokens of a chunk.
-CHUNK = 64
+#: Tokens of a chunk: where a head has one gate, and where each feature has its own.
+CHUNKS = 64, 32
 #: Largest exponent of a factor of q or k in a block: the product of two stays within fp32, each exact to six digits.
 LARGEST = 40.0
 
@@ -79,7 +79,9 @@ def _rounds(sides: list[_Gates]) -> Iterator[tuple[Tensor, Tensor, Tensor, dict[
     C, device = sides[0].G.shape[-2], sides[0].G.device
     o = torch.arange(C, device=device)[:, None]
     size = 1  # of blocks that one product serves
-    if not torch.compiler.is_compiling():  # which has no numbers to look at
+    # torch.compile has no numbers to look at; and of one direction alone, how it is computed shall not depend on tokens
+    # that are still to come.
+    if len(sides) == 2 and not torch.compiler.is_compiling():
         steepest = max(-float(side.g.nan_to_num().amin()) for side in sides)  # NaN in a row is not the others' matter
         while size < C and size * steepest <= LARGEST:
             size *= 2
@@ -120,7 +122,8 @@ class _Chunked(torch.autograd.Function):
         backward: Tensor | None, first: Tensor | None, last: Tensor | None, twice: bool,
     ) -> tuple[Tensor, ...]:  # fmt: skip
         B, L, H, _ = q.shape
-        C = min(CHUNK, 1 << (L - 1).bit_length())
+        each = any(t is not None and t.shape[-1] > 1 for t in (forward, backward))
+        C = min(CHUNKS[each], 1 << (L - 1).bit_length())
         ctx.layout, ctx.options = (B, L, H, C), (bonus is not None, 1 + twice)
         ctx.given = forward is not None, backward is not None
         q, k, v, *gs = (_to_chunks(t, C) for t in (q, k, v, forward, backward) if t is not None)
