@@ -123,7 +123,7 @@ class _Chunked(torch.autograd.Function):
     ) -> tuple[Tensor, ...]:  # fmt: skip
         B, L, H, _ = q.shape
         each = any(t is not None and t.shape[-1] > 1 for t in (forward, backward))
-        C = min(CHUNKS[each], 1 << (L - 1).bit_length())
+        C = min(CHUNKS[int(each)], 1 << (L - 1).bit_length())
         ctx.layout, ctx.options = (B, L, H, C), (bonus is not None, 1 + twice)
         ctx.given = forward is not None, backward is not None
         q, k, v, *gs = (_to_chunks(t, C) for t in (q, k, v, forward, backward) if t is not None)
