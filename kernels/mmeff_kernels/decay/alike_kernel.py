@@ -9,8 +9,8 @@ both directions are one such matrix, below and above its diagonal.
 import triton
 import triton.language as tl
 
-from ..tiles import place, product
-from .kernel import ALIKE, across, gate, slot
+from ..tiles import product
+from .kernel import ALIKE, across, chunk_of, gate
 
 
 @triton.jit
@@ -36,11 +36,8 @@ def outputs_kernel(
     BC: tl.constexpr, BK: tl.constexpr, BV: tl.constexpr,
 ):  # fmt: skip
     """o = A v + what q reads from the states at the chunk's boundaries."""
-    i_h, i_cr = (tl.program_id(0) % H).to(tl.int64), tl.program_id(0) // H
-    i_chunk, i_row = i_cr % chunks, (i_cr // chunks).to(tl.int64)
-    i_r, first, length = place(i_row, p_lengths, L, LENGTHS)
+    i_h, i_r, first, length, start, i_slot = chunk_of(p_lengths, L, chunks, H, LENGTHS, BC)
     o_c, o_k, o_v = tl.arange(0, BC), tl.arange(0, BK), tl.arange(0, BV)
-    start = i_chunk * BC
     o_l = start + o_c
     m_l, m_k, m_v = (o_l < length)[:, None], (o_k < K)[None, :], (o_v < V)[None, :]
     m_S, o_S = (o_k < K)[:, None] & m_v & (start < length), o_k[:, None] * V + o_v[None, :]
@@ -51,7 +48,7 @@ def outputs_kernel(
     p_back = p_G + UNTIED * tokens.to(tl.int64) * H
     p_o += ((i_r * L + first) * H + i_h) * V
     state = (H * K * V).to(tl.int64)  # from a boundary to the next
-    p_S += (slot(i_row, first, L, LENGTHS, BC) + i_chunk) * state + i_h * K * V
+    p_S += i_slot * state + i_h * K * V
     b_q = tl.load(p_q + o_l[:, None] * q_l + o_k[None, :], m_l & m_k, 0.0)
     b_k = tl.load(p_k + o_l[:, None] * k_l + o_k[None, :], m_l & m_k, 0.0)
     b_v = tl.load(p_v + o_l[:, None] * v_l + o_v[None, :], m_l & m_v, 0.0)
@@ -82,11 +79,8 @@ def gradients_kernel(
     reads from the other, and its gradient is the sum over them of what is read times its gradient. Pairs within the
     chunk: a difference of sums over the rows and columns of their matrix. Pairs with tokens elsewhere: sums of what
     tokens beyond the gate read, of what those before it wrote, and of what passes through the chunk."""
-    i_h, i_cr = (tl.program_id(0) % H).to(tl.int64), tl.program_id(0) // H
-    i_chunk, i_row = i_cr % chunks, (i_cr // chunks).to(tl.int64)
-    i_r, first, length = place(i_row, p_lengths, L, LENGTHS)
+    i_h, i_r, first, length, start, i_slot = chunk_of(p_lengths, L, chunks, H, LENGTHS, BC)
     o_c, o_k, o_v = tl.arange(0, BC), tl.arange(0, BK), tl.arange(0, BV)
-    start = i_chunk * BC
     o_l = start + o_c
     m_l, m_k, m_v = (o_l < length)[:, None], (o_k < K)[None, :], (o_v < V)[None, :]
     m_S, o_S = (o_k < K)[:, None] & m_v & (start < length), o_k[:, None] * V + o_v[None, :]
@@ -97,7 +91,7 @@ def gradients_kernel(
     p_back = p_G + UNTIED * tokens.to(tl.int64) * H
     i_o = (i_r * L + first) * H + i_h
     state = (H * K * V).to(tl.int64)  # from a boundary to the next
-    i_S = (slot(i_row, first, L, LENGTHS, BC) + i_chunk) * state + i_h * K * V
+    i_S = i_slot * state + i_h * K * V
     p_S += i_S
     p_dS += i_S
     p_dg += i_o

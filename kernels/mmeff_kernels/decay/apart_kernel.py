@@ -12,8 +12,8 @@ The other direction's pairs lie in the other triangle of the same product: exp(E
 import triton
 import triton.language as tl
 
-from ..tiles import place, product
-from .kernel import ALIKE, across, gates, slot
+from ..tiles import product
+from .kernel import ALIKE, across, chunk_of, gates
 
 
 @triton.jit
@@ -51,11 +51,8 @@ def outputs_kernel(
     BC: tl.constexpr, LEVELS: tl.constexpr, BK: tl.constexpr, BV: tl.constexpr,
 ):  # fmt: skip
     """o = A v + what q reads from the states at the chunk's boundaries."""
-    i_h, i_cr = (tl.program_id(0) % H).to(tl.int64), tl.program_id(0) // H
-    i_chunk, i_row = i_cr % chunks, (i_cr // chunks).to(tl.int64)
-    i_r, first, length = place(i_row, p_lengths, L, LENGTHS)
+    i_h, i_r, first, length, start, i_slot = chunk_of(p_lengths, L, chunks, H, LENGTHS, BC)
     o_c, o_k, o_v = tl.arange(0, BC), tl.arange(0, BK), tl.arange(0, BV)
-    start = i_chunk * BC
     o_l, width = start + o_c, H * K
     m_l, m_k, m_v = (o_l < length)[:, None], o_k < K, (o_v < V)[None, :]
     m_S, o_S = m_k[:, None] & m_v & (start < length), o_k[:, None] * V + o_v[None, :]
@@ -66,7 +63,7 @@ def outputs_kernel(
     p_back = p_G + UNTIED * tokens.to(tl.int64) * width
     p_o += ((i_r * L + first) * H + i_h) * V
     state = (width * V).to(tl.int64)  # from a boundary to the next
-    p_S += (slot(i_row, first, L, LENGTHS, BC) + i_chunk) * state + i_h * K * V
+    p_S += i_slot * state + i_h * K * V
     b_q = tl.load(p_q + o_l[:, None] * q_l + o_k[None, :], m_l & m_k[None, :], 0.0).to(tl.float32)
     b_k = tl.load(p_k + o_l[:, None] * k_l + o_k[None, :], m_l & m_k[None, :], 0.0).to(tl.float32)
     b_v = tl.load(p_v + o_l[:, None] * v_l + o_v[None, :], m_l & m_v, 0.0)
@@ -106,11 +103,8 @@ def gradients_kernel(
 ):  # fmt: skip
     """Gradients of q, k, v, g, and the bonus (rows, chunks, H, K), g's as in `alike_kernel`, for each feature. Of what
     a token reads before its own gate, that gate has no part."""
-    i_h, i_cr = (tl.program_id(0) % H).to(tl.int64), tl.program_id(0) // H
-    i_chunk, i_row = i_cr % chunks, (i_cr // chunks).to(tl.int64)
-    i_r, first, length = place(i_row, p_lengths, L, LENGTHS)
+    i_h, i_r, first, length, start, i_slot = chunk_of(p_lengths, L, chunks, H, LENGTHS, BC)
     o_c, o_k, o_v = tl.arange(0, BC), tl.arange(0, BK), tl.arange(0, BV)
-    start = i_chunk * BC
     o_l, width = start + o_c, H * K
     m_l, m_k, m_v = (o_l < length)[:, None], o_k < K, (o_v < V)[None, :]
     m_S, o_S = m_k[:, None] & m_v & (start < length), o_k[:, None] * V + o_v[None, :]
@@ -122,7 +116,7 @@ def gradients_kernel(
     p_dg += i_o * K
     p_back = p_G + UNTIED * tokens.to(tl.int64) * width
     state = (width * V).to(tl.int64)  # from a boundary to the next
-    i_S = (slot(i_row, first, L, LENGTHS, BC) + i_chunk) * state + i_h * K * V
+    i_S = i_slot * state + i_h * K * V
     p_S += i_S
     p_dS += i_S
     o_q, o_o = o_l[:, None] * width + o_k[None, :], o_l[:, None] * (H * V) + o_v[None, :]
@@ -170,7 +164,7 @@ def gradients_kernel(
     b_u = tl.full([1, BK], DIAGONAL, tl.float32)
     b_own = tl.sum(tl.where(own, b_dA, 0.0), 1)[:, None]
     if p_bonus is not None:
-        i_b = (i_cr.to(tl.int64) * H + i_h) * K
+        i_b = tl.program_id(0).to(tl.int64) * K
         tl.store(p_dbonus + i_b + o_k, tl.sum(DIAGONAL * b_own * b_q * b_k, 0), m_k)
         b_u *= tl.load(p_bonus + i_h * K + o_k, m_k, 0.0)[None, :]
     b_dq += b_own * b_u * b_k

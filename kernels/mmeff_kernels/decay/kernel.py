@@ -48,6 +48,16 @@ def slot(i_row, first, L, LENGTHS: tl.constexpr, BC: tl.constexpr):
     return i_row * (tl.cdiv(L, BC) + 1)
 
 
+@triton.jit
+def chunk_of(p_lengths, L, chunks, H, LENGTHS: tl.constexpr, BC: tl.constexpr):
+    """Of a program: its head, the row in memory and where in it its tokens begin, their number, the first of its chunk,
+    and the boundary before it."""
+    i_h, i_chunk = (tl.program_id(0) % H).to(tl.int64), tl.program_id(0) // H % chunks
+    i_row = (tl.program_id(0) // H // chunks).to(tl.int64)
+    i_r, first, length = place(i_row, p_lengths, L, LENGTHS)
+    return i_h, i_r, first, length, i_chunk * BC, slot(i_row, first, L, LENGTHS, BC) + i_chunk
+
+
 @triton.jit(do_not_specialize=ALIKE)
 def gate_sums_kernel(
     p_g, p_G, p_lengths, L, rows, chunks, tokens, W, LENGTHS: tl.constexpr, BC: tl.constexpr, BW: tl.constexpr
