@@ -21,6 +21,8 @@ mmeff: efficient backbones for images, audio and text
   mmeff predict --ckpt RUN FILE...    label your own images or sounds; text: -t "..." or a .txt of lines
   mmeff list [WHAT]                   recipes, backbones, mixers, tokenizers, data
   mmeff export RUN --to DIR           safetensors + config.json, which predict, test and mmeff.load read
+  mmeff compare -c PLAN.yaml          backbones side by side: accuracy, speed, memory (recipes/compare)
+  mmeff compare A.parquet B.parquet   two such runs side by side
   mmeff doctor                        versions, the device, and whether every kernel is right on it
 
   Swap a part:       --model.backbone recipes/backbones/linear.yaml
@@ -39,6 +41,7 @@ COMMANDS = {
     "predict": "mmeff.cli.predict",
     "list": "mmeff.cli.listing",
     "export": "mmeff.cli.export",
+    "compare": "mmeff.cli.compare",
     "doctor": "mmeff.cli.doctor",
 }
 

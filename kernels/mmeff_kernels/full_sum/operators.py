@@ -87,7 +87,8 @@ def _forward(
         plan.summing,
         {"p_k": k, "p_v": v, **plan.given, "p_S": S, "p_z": z},
         {**plan.sizes, **plan.cut, **_strides("k", k), **_strides("v", v)},
-        plan.options,
+        # The next tiles are read while products are taken; a rotation's tables leave room for fewer.
+        {**plan.options, "num_stages": 2 if plan.options["ROTATE"] else 3},
     )
     S, z = _added(S), _added(z)
     o = torch.empty_like(v, memory_format=torch.contiguous_format)
