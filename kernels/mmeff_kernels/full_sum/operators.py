@@ -19,6 +19,8 @@ _queries, _keys = Launcher(kernel.queries_kernel), Launcher(kernel.keys_kernel)
 
 #: Tokens and features of a tile. Programs of a pass that sums: four for each multiprocessor of an H200.
 BL, BK, PROGRAMS = 64, 64, 528
+#: Programs of a pass in which tokens read.
+READERS = 1056
 
 
 class _Plan:
@@ -47,9 +49,15 @@ class _Plan:
         self.span = -(-tiles // min(wanted, tiles)) * BL
         self.chunks = -(-self.longest // self.span)
         self.summing = self.rows * self.H * blocks * self.chunks
-        self.reading = self.rows * self.H * tiles
+        wanted = max(1, READERS // (self.rows * self.H))
+        self.walk = -(-tiles // min(wanted, tiles)) * BL
+        self.walks = -(-self.longest // self.walk)
+        self.reading = self.rows * self.H * self.walks
+        # Tiles are read ahead where a loop has no other within, and a rotation's tables leave room.
+        self.reads = {"ONE": blocks == 1, "num_stages": 3 if blocks == 1 and cos is None else 1}
         self.sizes = {"L": self.L, "H": self.H, "K": self.K, "V": self.V}
         self.cut = {"rows": self.rows, "span": self.span, "chunks": self.chunks}
+        self.steps = {"walk": self.walk, "walks": self.walks}
         self.given = {"p_cos": cos, "p_sin": sin, "p_lengths": lengths}
         # Sums of fp16 numbers can leave their range; three products of tf32 parts are as exact as one of fp32.
         types = {torch.bfloat16: (tl.bfloat16, "ieee"), torch.float16: (tl.float32, "tf32")}
@@ -87,7 +95,6 @@ def _forward(
         plan.summing,
         {"p_k": k, "p_v": v, **plan.given, "p_S": S, "p_z": z},
         {**plan.sizes, **plan.cut, **_strides("k", k), **_strides("v", v)},
-        # The next tiles are read while products are taken; a rotation's tables leave room for fewer.
         {**plan.options, "num_stages": 2 if plan.options["ROTATE"] else 3},
     )
     S, z = _added(S), _added(z)
@@ -96,8 +103,8 @@ def _forward(
     _reads(
         plan.reading,
         {"p_q": q, **plan.given, "p_S": S, "p_z": z, "p_o": o, "p_w": w},
-        {**plan.sizes, "longest": plan.longest, **_strides("q", q)},
-        {**plan.options, "NORMALIZE": normalize, "scale": scale, "eps": eps},
+        {**plan.sizes, **plan.steps, **_strides("q", q)},
+        {**plan.options, "NORMALIZE": normalize, "scale": scale, "eps": eps, **plan.reads},
     )
     return o, S, z, w
 
@@ -131,8 +138,8 @@ def _backward(
     _keys(
         plan.reading,
         {"p_k": k, "p_v": v, **plan.given, "p_dS": _added(dS), "p_dz": _added(dz), "p_dk": dk, "p_dv": dv},
-        {**plan.sizes, "longest": plan.longest, **_strides("k", k), **_strides("v", v)},
-        plan.options,
+        {**plan.sizes, **plan.steps, **_strides("k", k), **_strides("v", v)},
+        {**plan.options, **plan.reads},
     )
     return dq, dk, dv
 
