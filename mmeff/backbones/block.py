@@ -61,6 +61,8 @@ _CONTEXTS = partial(create_selective_checkpoint_contexts, _keep)
 def run(blocks: nn.ModuleList, x: Tensor, grid: tuple[int, ...], lengths: Tensor | None, recompute: bool) -> Tensor:
     """All blocks in order; with `recompute`, activations inside a block are computed again in the backward pass, but
     for the results of scans and of attention."""
+    # Tokens of a convolution lie channels first. Sums would keep that order, and every norm copy it.
+    x = x.contiguous()
     for block in blocks:
         if recompute and x.requires_grad:
             x = checkpoint(block, x, grid, lengths, use_reentrant=False, context_fn=_CONTEXTS)  # type: ignore[assignment]

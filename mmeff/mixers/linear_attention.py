@@ -1,14 +1,13 @@
 """Linear attention: a sum over all tokens, read by every token."""
 
-import torch
 from torch import Tensor, nn
 
 from mmeff.mixers.base import Mixer
 from mmeff.mixers.conv import GridConv
 from mmeff.mixers.heads import count_heads
-from mmeff.mixers.rotary import rotation
+from mmeff.mixers.rotary import rotation_of
 from mmeff.tokens import zero_padding
-from mmeff_kernels.full_sum import full_sum
+from mmeff_kernels.full_sum import full_sum, full_sum_qkvpacked
 
 
 class LinearAttention(Mixer):
@@ -40,11 +39,9 @@ class LinearAttention(Mixer):
 
     def forward(self, x: Tensor, grid: tuple[int, ...], lengths: Tensor | None = None) -> Tensor:
         qkv = self.qkv(x).unflatten(2, (3, self.heads, -1))  # (B, L, 3, H, K)
+        turns = rotation_of(qkv, grid) if self.rotary else None
+        if self.local is None:
+            return self.out(full_sum_qkvpacked(qkv, rotation=turns, lengths=lengths).flatten(2))
         q, k, v = qkv.unbind(2)
-        # Angles of fp32 at least, whatever the tokens' type.
-        wide = torch.promote_types(x.dtype, torch.float32)
-        turns = rotation(grid, q.shape[-1] // 2, wide, x.device) if self.rotary else None
         o = full_sum(q, k, v, rotation=turns, lengths=lengths).flatten(2)
-        if self.local is not None:
-            o = o + self.local(zero_padding(v.flatten(2), lengths), grid)
-        return self.out(o)
+        return self.out(o + self.local(zero_padding(v.flatten(2), lengths), grid))

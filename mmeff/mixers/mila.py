@@ -1,13 +1,12 @@
 """Linear attention in a Mamba block: a gate and a convolution in place of the recurrence."""
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mmeff.mixers.base import Mixer
 from mmeff.mixers.conv import GridConv
 from mmeff.mixers.heads import count_heads
-from mmeff.mixers.rotary import rotation
+from mmeff.mixers.rotary import rotation_of
 from mmeff.tokens import zero_padding
 from mmeff_kernels.full_sum import full_sum
 
@@ -44,8 +43,6 @@ class MILA(Mixer):
         inner, z = self.in_proj(x).chunk(2, dim=-1)
         u = F.silu(self.conv(zero_padding(inner, lengths), grid))
         q, k, v = (t.unflatten(2, (self.heads, -1)) for t in (*self.qk(u).chunk(2, dim=-1), u))
-        # Angles of fp32 at least, whatever the tokens' type.
-        turns = rotation(grid, q.shape[-1] // 2, torch.promote_types(x.dtype, torch.float32), x.device)
-        o = full_sum(q, k, v, rotation=turns, lengths=lengths).flatten(2)
+        o = full_sum(q, k, v, rotation=rotation_of(q, grid), lengths=lengths).flatten(2)
         # Once more without padding: the first convolution has written into its border.
         return self.out(F.silu(z) * (o + self.local(zero_padding(u, lengths), grid)))

@@ -20,6 +20,13 @@ def rotate(x: Tensor, grid: tuple[int, ...], base: float = 10_000.0) -> Tensor:
     return torch.cat([real * cos - imaginary * sin, real * sin + imaginary * cos, rest], dim=-1)
 
 
+def rotation_of(x: Tensor, grid: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+    """cos and sin (L, K / 2) for queries or keys x (..., K) on a grid: fp32 at least, but fp16 for bf16, whose products
+    keep 8 bits of what is rotated where fp16 has 11. Kernels wait for half as many bytes."""
+    dtype = torch.float16 if x.dtype == torch.bfloat16 else torch.promote_types(x.dtype, torch.float32)
+    return rotation(grid, x.shape[-1] // 2, dtype, x.device)
+
+
 @lru_cache(maxsize=64)
 @torch.inference_mode(False)  # A table first made for inference serves training too, where it is saved for backward.
 def rotation(

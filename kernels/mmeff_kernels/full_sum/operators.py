@@ -3,6 +3,7 @@
 `mmeff::full_sum_forward` and `..._backward` are opaque to torch.compile and counted by torch's FLOP counter.
 """
 
+import functools
 from typing import Any
 
 import torch
@@ -19,8 +20,19 @@ _queries, _keys = Launcher(kernel.queries_kernel), Launcher(kernel.keys_kernel)
 
 #: Tokens and features of a tile. Programs of a pass that sums: four for each multiprocessor of an H200.
 BL, BK, PROGRAMS = 64, 64, 528
+#: Tiles on their way at a time.
+STAGES = 3
 #: Programs of a pass in which tokens read.
 READERS = 1056
+
+
+def block_of(v: Tensor) -> int:
+    """Features of a tile at most."""
+    return BK if v.element_size() == 2 else BK // 2
+
+
+def in_one_block(q: Tensor, v: Tensor) -> bool:
+    return q.shape[-1] <= block_of(v)
 
 
 class _Plan:
@@ -36,14 +48,16 @@ class _Plan:
             assert lengths is not None
             self.rows = len(lengths) - 1
         self.longest = longest or self.L
-        reach = self.longest * max(t.stride(1) for t in (q, k, v))
+        #: What lies between the gradients of two tokens: those of q, k and v are parts of one tensor.
+        self.apart = self.H * (2 * self.K + self.V)
+        reach = self.longest * max(self.apart, *(t.stride(1) for t in (q, k, v)))
         if reach >= 2**31:
             raise ValueError(
                 f"the kernels count what lies within a row in 32 bits: {self.longest} tokens {reach // self.longest} "
                 "elements apart are too many"
             )
-        block = min(BK if v.element_size() == 2 else BK // 2, max(16, 1 << (self.K - 1).bit_length()))
-        blocks = -(-self.K // block)
+        block = min(block_of(v), max(16, 1 << (self.K - 1).bit_length()))
+        blocks, one = -(-self.K // block), in_one_block(q, v)
         tiles = -(-self.longest // BL)
         wanted = max(1, PROGRAMS // (self.rows * self.H * blocks))
         self.span = -(-tiles // min(wanted, tiles)) * BL
@@ -53,8 +67,8 @@ class _Plan:
         self.walk = -(-tiles // min(wanted, tiles)) * BL
         self.walks = -(-self.longest // self.walk)
         self.reading = self.rows * self.H * self.walks
-        # Tiles are read ahead where a loop has no other within, and a rotation's tables leave room.
-        self.reads = {"ONE": blocks == 1, "num_stages": 3 if blocks == 1 and cos is None else 1}
+        # Tiles are read ahead where a loop has no other within.
+        self.reads = {"ONE": one, "num_stages": STAGES if one else 1}
         self.sizes = {"L": self.L, "H": self.H, "K": self.K, "V": self.V}
         self.cut = {"rows": self.rows, "span": self.span, "chunks": self.chunks}
         self.steps = {"walk": self.walk, "walks": self.walks}
@@ -63,7 +77,7 @@ class _Plan:
         types = {torch.bfloat16: (tl.bfloat16, "ieee"), torch.float16: (tl.float32, "tf32")}
         dot, precision = types.get(v.dtype, (tl.float32, "tf32x3"))
         wide = max(16, 1 << (self.V - 1).bit_length())
-        many = v.element_size() > 2 or (wide > 64 and cos is not None)  # numbers that a thread holds
+        many = v.element_size() > 2 or wide > 64  # numbers that a thread holds
         self.options = {
             "FEATURE": feature, "ROTATE": cos is not None,
             "LENGTHS": 2 if longest else int(lengths is not None), "DOT": dot, "PRECISION": precision,
@@ -95,7 +109,7 @@ def _forward(
         plan.summing,
         {"p_k": k, "p_v": v, **plan.given, "p_S": S, "p_z": z},
         {**plan.sizes, **plan.cut, **_strides("k", k), **_strides("v", v)},
-        {**plan.options, "num_stages": 2 if plan.options["ROTATE"] else 3},
+        {**plan.options, "num_stages": STAGES},
     )
     S, z = _added(S), _added(z)
     o = torch.empty_like(v, memory_format=torch.contiguous_format)
@@ -113,35 +127,37 @@ def _backward(
     do: Tensor, q: Tensor, k: Tensor, v: Tensor, cos: Tensor | None, sin: Tensor | None, lengths: Tensor | None,
     o: Tensor, S: Tensor, z: Tensor, w: Tensor,
     feature: int, normalize: bool, longest: int, scale: float,
-) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
+) -> Tensor:  # fmt: skip
+    """The gradients of q, k and v side by side, (B, L, H (2 K + V))."""
     plan = _Plan(q, k, v, cos, sin, lengths, feature, longest)
     new = torch.zeros if plan.options["LENGTHS"] == 1 else torch.empty  # the kernels write no padding
-    dq, dk, dv = (new(t.shape, dtype=t.dtype, device=t.device) for t in (q, k, v))
+    gradients = new((*q.shape[:2], plan.apart), dtype=widest(q, k, v), device=v.device)
+    dq, dk, dv = parts(gradients, plan.H * plan.K)
+    strides = {"d_b": gradients.stride(0), "d_l": plan.apart}
     dS, dz = plan.sums(v)
+    sums = {"p_S": S, "p_z": z, "p_o": o, "p_w": w, "p_do": do, "p_dq": dq, "p_dS": dS, "p_dz": dz}
     _queries(
         plan.summing,
-        {
-            "p_q": q,
-            **plan.given,
-            "p_S": S,
-            "p_z": z,
-            "p_o": o,
-            "p_w": w,
-            "p_do": do,
-            "p_dq": dq,
-            "p_dS": dS,
-            "p_dz": dz,
-        },
-        {**plan.sizes, **plan.cut, **_strides("q", q)},
-        {**plan.options, "NORMALIZE": normalize, "scale": scale},
+        {"p_q": q, **plan.given, **sums},
+        {**plan.sizes, **plan.cut, **_strides("q", q), **strides},
+        {**plan.options, "NORMALIZE": normalize, "scale": scale, **plan.reads},
     )
     _keys(
         plan.reading,
         {"p_k": k, "p_v": v, **plan.given, "p_dS": _added(dS), "p_dz": _added(dz), "p_dk": dk, "p_dv": dv},
-        {**plan.sizes, **plan.steps, **_strides("k", k), **_strides("v", v)},
+        {**plan.sizes, **plan.steps, **_strides("k", k), **_strides("v", v), **strides},
         {**plan.options, **plan.reads},
     )
-    return dq, dk, dv
+    return gradients
+
+
+def widest(*tensors: Tensor) -> torch.dtype:
+    return functools.reduce(torch.promote_types, [t.dtype for t in tensors])
+
+
+def parts(gradients: Tensor, width: int) -> tuple[Tensor, Tensor, Tensor]:
+    """(B, L, 2 width + H V) -> q's and k's, and v's."""
+    return gradients[..., :width], gradients[..., width : 2 * width], gradients[..., 2 * width :]
 
 
 def _forward_fake(q: Any, k: Any, v: Any, cos: Any, sin: Any, lengths: Any, *options: Any) -> tuple[Tensor, ...]:
@@ -157,8 +173,9 @@ def _forward_fake(q: Any, k: Any, v: Any, cos: Any, sin: Any, lengths: Any, *opt
     )
 
 
-def _backward_fake(do: Any, q: Any, k: Any, v: Any, *rest: Any) -> tuple[Tensor, ...]:
-    return q.new_empty(q.shape), k.new_empty(k.shape), v.new_empty(v.shape)
+def _backward_fake(do: Any, q: Any, k: Any, v: Any, *rest: Any) -> Tensor:
+    B, L, H, K = q.shape
+    return v.new_empty(B, L, H * (2 * K + v.shape[-1]), dtype=widest(q, k, v))
 
 
 _LIBRARY = torch.library.Library("mmeff", "FRAGMENT")
@@ -169,7 +186,7 @@ _LIBRARY.define(
 )
 _LIBRARY.define(
     f"full_sum_backward(Tensor do, {_INPUTS}, Tensor o, Tensor S, Tensor z, Tensor w, "
-    "int feature, bool normalize, int longest, float scale) -> (Tensor, Tensor, Tensor)"
+    "int feature, bool normalize, int longest, float scale) -> Tensor"
 )
 for _device in ("CPU", "CUDA"):  # on the CPU for Triton's interpreter
     _LIBRARY.impl("full_sum_forward", _forward, _device)
@@ -196,8 +213,21 @@ def backward_flops(do: Any, q: Any, k: Any, v: Any, *_: Any, **__: Any) -> int:
     return 4 * _products(q, v)
 
 
+def _run(ctx: Any, q: Tensor, k: Tensor, v: Tensor, given: tuple[Tensor | None, ...], options: tuple[Any, ...]) -> Tensor:
+    q, k, v = (t if t.stride(-1) == 1 else t.contiguous() for t in (q, k, v))
+    o, S, z, w = torch.ops.mmeff.full_sum_forward(q, k, v, *given, *options)
+    kept = w if in_one_block(q, v) else o  # what is not read again need not be kept
+    ctx.save_for_backward(q, k, v, *given, kept, S, z, w)
+    ctx.options = options[:-1]
+    return o
+
+
+def _gradients(ctx: Any, do: Tensor) -> Tensor:
+    return torch.ops.mmeff.full_sum_backward(do.contiguous(), *ctx.saved_tensors, *ctx.options)
+
+
 class FullSum(torch.autograd.Function):
-    """q, k (B, L, H, K), v (B, L, H, V), cos and sin (L, K / 2) fp32 or None, lengths (B,) or with `longest` > 0
+    """q, k (B, L, H, K), v (B, L, H, V), cos and sin (L, K / 2) or None, lengths (B,) or with `longest` > 0
     cu_seqlens (S + 1,) -> o (B, L, H, V)."""
 
     @staticmethod
@@ -205,17 +235,29 @@ class FullSum(torch.autograd.Function):
         ctx: Any, q: Tensor, k: Tensor, v: Tensor, cos: Tensor | None, sin: Tensor | None, lengths: Tensor | None,
         feature: int, normalize: bool, longest: int, scale: float, eps: float,
     ) -> Tensor:  # fmt: skip
-        q, k, v = (t if t.stride(-1) == 1 else t.contiguous() for t in (q, k, v))
-        o, S, z, w = torch.ops.mmeff.full_sum_forward(
-            q, k, v, cos, sin, lengths, feature, normalize, longest, scale, eps
-        )
-        kept = o if normalize else w  # without a denominator o is not read again, and w is empty
-        ctx.save_for_backward(q, k, v, cos, sin, lengths, kept, S, z, w)
-        ctx.options = feature, normalize, longest, scale
-        return o
+        ctx.dtypes = q.dtype, k.dtype, v.dtype
+        return _run(ctx, q, k, v, (cos, sin, lengths), (feature, normalize, longest, scale, eps))
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, do: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
-        dq, dk, dv = torch.ops.mmeff.full_sum_backward(do.contiguous(), *ctx.saved_tensors, *ctx.options)
+        heads, K = ctx.saved_tensors[0].shape[2:]
+        found = parts(_gradients(ctx, do), heads * K)
+        dq, dk, dv = (t.unflatten(2, (heads, -1)).to(kind) for t, kind in zip(found, ctx.dtypes, strict=True))
         return dq, dk, dv, *[None] * 8
+
+
+class PackedFullSum(torch.autograd.Function):
+    """The same of q, k and v in one tensor (B, L, 3, H, K), whose gradient comes in one piece."""
+
+    @staticmethod
+    def forward(  # pyright: ignore[reportIncompatibleMethodOverride]
+        ctx: Any, qkv: Tensor, cos: Tensor | None, sin: Tensor | None, lengths: Tensor | None,
+        feature: int, normalize: bool, longest: int, scale: float, eps: float,
+    ) -> Tensor:  # fmt: skip
+        return _run(ctx, *qkv.unbind(2), (cos, sin, lengths), (feature, normalize, longest, scale, eps))
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, do: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        return _gradients(ctx, do).unflatten(2, (3, do.shape[2], -1)), *[None] * 8
