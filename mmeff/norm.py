@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mmeff_kernels.layer_norm import layer_norm
+from mmeff_kernels.layer_norm import add_layer_norm, layer_norm
 
 
 class LayerNorm(nn.LayerNorm):
@@ -14,10 +14,19 @@ class LayerNorm(nn.LayerNorm):
     """
 
     def forward(self, input: Tensor) -> Tensor:
-        device = input.device.type
+        return layer_norm(input, self.weight, self.bias, self.eps, dtype=self._dtype(input))
+
+    def of_sum(self, x: Tensor, branch: Tensor | None) -> tuple[Tensor, Tensor]:
+        """x + branch (x itself if there is none) and its norm, on CUDA in one pass."""
+        if branch is None:
+            return x, self(x)
+        return add_layer_norm(x, branch, self.weight, self.bias, self.eps, dtype=self._dtype(x))
+
+    @staticmethod
+    def _dtype(x: Tensor) -> torch.dtype:
+        device = x.device.type
         cast = device == "cuda" and torch.is_autocast_enabled(device)
-        dtype = torch.get_autocast_dtype(device) if cast else input.dtype
-        return layer_norm(input, self.weight, self.bias, self.eps, dtype=dtype)
+        return torch.get_autocast_dtype(device) if cast else x.dtype
 
 
 class HeadNorm(nn.Module):

@@ -15,8 +15,9 @@ from mmeff.norm import LayerNorm
 class Block(nn.Module):
     """x = x + mixer(norm(x)); x = x + channel(norm(x)), the second line only if there is a channel mixer.
 
-    Pre-norm residual (Xiong et al. 2020). `drop_path` is the chance that a branch is left out for an example in
-    training (stochastic depth, Huang et al. 2016).
+    Pre-norm residual (Xiong et al. 2020). The last branch is added by the next block, whose norm reads the sum:
+    `branch` is what the block before left to be added to x, and a block returns x and its own. `drop_path` is the
+    chance that a branch is left out for an example in training (stochastic depth, Huang et al. 2016).
     """
 
     def __init__(self, dim: int, mixer: Mixer, channel: ChannelMixer | None, drop_path: float = 0.0):
@@ -27,11 +28,15 @@ class Block(nn.Module):
         self.norm2, self.channel = (None, None) if channel is None else (LayerNorm(dim), channel)
         self.drop = DropPath(drop_path) if drop_path else nn.Identity()
 
-    def forward(self, x: Tensor, grid: tuple[int, ...], lengths: Tensor | None = None) -> Tensor:
-        x = x + self.drop(self.mixer(self.norm1(x), grid, lengths))
+    def forward(
+        self, x: Tensor, branch: Tensor | None, grid: tuple[int, ...], lengths: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        x, y = self.norm1.of_sum(x, branch)
+        mixed: Tensor = self.drop(self.mixer(y, grid, lengths))
         if self.norm2 is None or self.channel is None:
-            return x
-        return x + self.drop(self.channel(self.norm2(x), lengths))
+            return x, mixed
+        x, y = self.norm2.of_sum(x, mixed)
+        return x, self.drop(self.channel(y, lengths))
 
 
 MixerFactory = Callable[[int], Mixer]
@@ -62,10 +67,10 @@ def run(blocks: nn.ModuleList, x: Tensor, grid: tuple[int, ...], lengths: Tensor
     """All blocks in order; with `recompute`, activations inside a block are computed again in the backward pass, but
     for the results of scans and of attention."""
     # Tokens of a convolution lie channels first. Sums would keep that order, and every norm copy it.
-    x = x.contiguous()
+    x, branch = x.contiguous(), None
     for block in blocks:
         if recompute and x.requires_grad:
-            x = checkpoint(block, x, grid, lengths, use_reentrant=False, context_fn=_CONTEXTS)  # type: ignore[assignment]
+            x, branch = checkpoint(block, x, branch, grid, lengths, use_reentrant=False, context_fn=_CONTEXTS)  # type: ignore[misc]
         else:
-            x = block(x, grid, lengths)
-    return x
+            x, branch = block(x, branch, grid, lengths)
+    return x if branch is None else x + branch

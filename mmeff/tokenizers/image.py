@@ -96,7 +96,8 @@ class ImagePatches(Tokenizer):
     def forward(self, raw: Tensor, lengths: Tensor | None = None) -> Tokens:
         x = self.norm(raw)
         bottom, right = (self._missing(n) for n in x.shape[2:])
-        x = F.pad(x, (0, right, 0, bottom))
+        if bottom or right:  # F.pad copies where nothing is added, too
+            x = F.pad(x, (0, right, 0, bottom))
         patches = x.unfold(2, self.patch, self.stride).unfold(3, self.patch, self.stride)  # (B, C, H', W', P, P)
         grid = (patches.shape[2], patches.shape[3])
         # As one product: torch's convolution takes several times as long on a GPU, and leaves channels first.

@@ -134,9 +134,11 @@ def test_a_block_is_its_two_lines() -> None:
     torch.manual_seed(0)
     block, (x, grid, lengths) = Isotropic(16, 1, Neighbours).blocks[0], inputs((13,), [13, 1, 6])
     y = x + block.mixer(block.norm1(x), grid, lengths)
-    torch.testing.assert_close(block(x, grid, lengths), y + block.channel(block.norm2(y)))
+    torch.testing.assert_close(block(x, None, grid, lengths), (y, block.channel(block.norm2(y))))
     bare = Isotropic(16, 1, Neighbours, channel=None).blocks[0]
-    torch.testing.assert_close(bare(x, grid, lengths), x + bare.mixer(bare.norm1(x), grid, lengths))
+    torch.testing.assert_close(bare(x, None, grid, lengths), (x, bare.mixer(bare.norm1(x), grid, lengths)))
+    left = torch.randn_like(x)
+    torch.testing.assert_close(block(x, left, grid, lengths), block(x + left, None, grid, lengths))
 
 
 def test_patterns_are_tiled_over_the_depth() -> None:

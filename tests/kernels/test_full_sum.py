@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from mmeff_kernels.full_sum import full_sum, full_sum_reference, softmax_pairs, taylor
+from mmeff_kernels.full_sum import full_sum, full_sum_qkvpacked, full_sum_reference, softmax_pairs, taylor
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 IMPLS = ["triton", "torch"]
@@ -105,6 +105,21 @@ def test_parts_of_a_projection_are_read_in_place() -> None:
 
 
 @pytest.mark.parametrize("impl", IMPLS)
+@pytest.mark.parametrize("padded", [False, True])
+def test_one_projection_has_one_gradient(impl: Any, padded: bool) -> None:
+    """The same as of its parts, with angles in fp16 as good as in fp32."""
+    generator = torch.Generator().manual_seed(0)
+    qkv = torch.randn(2, 70, 3, 2, 16, generator=generator).to(DEVICE).requires_grad_()
+    options: dict[str, Any] = {"impl": impl, "lengths": torch.tensor([70, 33], device=DEVICE) if padded else None}
+    cos, sin = angles(70, 16)
+    together = full_sum_qkvpacked(qkv, rotation=(cos.half(), sin.half()), **options)
+    apart = full_sum(*qkv.unbind(2), rotation=(cos, sin), **options)
+    torch.testing.assert_close(together, apart, atol=1e-3, rtol=1e-3)
+    grads = [torch.autograd.grad(o.square().sum(), qkv)[0] for o in (together, apart)]
+    torch.testing.assert_close(*grads, atol=2e-3, rtol=2e-3)
+
+
+@pytest.mark.parametrize("impl", IMPLS)
 def test_no_feature_at_all_gives_no_nan(impl: Any) -> None:
     given = drawn(1, 9, 1, 4, 4)
     q = (-given["q"].abs()).requires_grad_()
@@ -129,8 +144,8 @@ def test_the_operators_are_what_they_say() -> None:
     cos, sin = angles(5, 4)
     arguments = (q, k, v, cos, sin, None, 0, True, 0, 1.0, 1e-6)
     torch.library.opcheck(torch.ops.mmeff.full_sum_forward, arguments)
-    o, S, z, w = torch.ops.mmeff.full_sum_forward(*arguments)
-    torch.library.opcheck(torch.ops.mmeff.full_sum_backward, (o, q, k, v, cos, sin, None, o, S, z, w, 0, True, 0, 1.0))
+    o, sums, w = torch.ops.mmeff.full_sum_forward(*arguments)
+    torch.library.opcheck(torch.ops.mmeff.full_sum_backward, (o, q, k, v, cos, sin, None, o, sums, w, 0, True, 0, 1.0))
     ends = torch.tensor([0, 2, 5], device=DEVICE)
     q, k, v = (t[:1] for t in (q, k, v))
     torch.library.opcheck(torch.ops.mmeff.full_sum_forward, (q, k, v, None, None, ends, 2, False, 3, 0.5, 1e-6))
@@ -172,7 +187,7 @@ def test_what_it_refuses() -> None:
         ((q, k[:, :4], v), {}, r"k must be \(2, 5, 2, 4\), as q, not \(2, 4, 2, 4\)"),
         ((q, k, v[:1]), {}, r"v must be \(2, 5, 2, 'V'\) beside q \(2, 5, 2, 4\), not \(1, 5, 2, 3\)"),
         ((q[0], k, v), {}, r"q must be \(B, L, H, K\) and not empty, not \(5, 2, 4\)"),
-        ((q, k, v), {"feature": "exp"}, "feature 'exp': choose one of elu\\+1, relu, identity"),
+        ((q, k, v, "exp"), {}, "feature 'exp': choose one of elu\\+1, relu, identity"),
         ((q, k, v), {"impl": "cuda"}, "choose one of auto, triton, torch, reference"),
         ((q, k, v), {"rotation": angles(4, 4)}, r"rotation's cos must be \(L, K / 2\) with K even"),
         ((q, k, v), {"lengths": torch.tensor([5], device=DEVICE)}, r"lengths must be \(2,\) beside q"),
@@ -191,11 +206,14 @@ def test_what_it_refuses() -> None:
 ])  # fmt: skip
 @pytest.mark.parametrize("turned", [False, True])
 def test_real_sizes(sizes: tuple[int, ...], turned: bool) -> None:
-    """fp32 within 1e-5; bf16 and fp16 within 1e-2."""
+    """fp32 within 1e-5; bf16 (with angles in fp16) and fp16 within 1e-2."""
     options = {"rotation": angles(sizes[1], sizes[3])} if turned and sizes[3] % 2 == 0 else {}
     found = errors(drawn(*sizes), "triton", **options)
     assert max(found.values()) <= 1e-5, found
     for dtype in (torch.bfloat16, torch.float16):
+        if options and dtype == torch.bfloat16:
+            cos, sin = options["rotation"]
+            options = {"rotation": (cos.half(), sin.half())}
         found = errors(drawn(*sizes, dtype=dtype), "triton", **options)
         assert max(found.values()) <= 1e-2, (dtype, found)
 

@@ -1,9 +1,10 @@
 """Order-free linear attention in Triton: a pass that sums over tokens, and a pass in which each token reads the sum.
 
 A program of `sums_kernel` walks the tokens of a chunk of one row and head, with a block of BK features of the sum S
-(K, V) in registers; the chunks' sums are added by torch. A program of `reads_kernel` walks a part of a row. The backward
-pass has the same form: `queries_kernel` walks a chunk, writes q's gradient and sums that of S, and in `keys_kernel` each
-token reads that sum. Features and rotations are computed where they are needed and never stored.
+(K, V) in registers; the chunks' sums are added by torch. A program of `reads_kernel` walks a part of a row. The
+backward pass has the same form: `queries_kernel` walks a chunk, writes q's gradient and sums that of S, and in
+`keys_kernel` each token reads that sum. Features and rotations are computed where they are needed and never stored. Of
+each row and head S (K, V) and after it z (K,) lie in one tensor `sums`.
 
 With a rotation a block holds BK / 2 pairs: all first features, then all partners. Both halves are loaded as tiles of
 their own, computed side by side and joined for the products alone.
@@ -101,12 +102,15 @@ def turned_back(b_g, b_cos, b_sin, ROTATE: tl.constexpr):
 
 
 @triton.jit
-def load_z(p_z, o_x, m_x, half, ROTATE: tl.constexpr):
-    b_z = tl.load(p_z + o_x, m_x, 0.0)
-    b_other = b_z
+def load_sums(p_sums, o_k, m_k, o_x, m_x, half, K, V, o_v, ROTATE: tl.constexpr):
+    """A block of S, and of z at the features that are loaded and at their partners."""
+    b_S = tl.load(p_sums + o_k[:, None] * V + o_v[None, :], m_k[:, None] & (o_v < V)[None, :], 0.0)
+    p_sums += K * V + o_x
+    b_z = tl.load(p_sums, m_x, 0.0)
+    b_partner = b_z
     if ROTATE:
-        b_other = tl.load(p_z + half + o_x, m_x, 0.0)
-    return b_z, b_other
+        b_partner = tl.load(p_sums + half, m_x, 0.0)
+    return b_S, b_z, b_partner
 
 
 @triton.jit
@@ -118,12 +122,12 @@ def store_z(p_z, o_x, m_x, half, b_z, b_other, ROTATE: tl.constexpr):
 
 @triton.jit(do_not_specialize=ALIKE)
 def sums_kernel(
-    p_k, p_v, p_cos, p_sin, p_lengths, p_S, p_z, L, rows, span, chunks, H, K, V,
+    p_k, p_v, p_cos, p_sin, p_lengths, p_sums, L, rows, span, chunks, H, K, V,
     k_b, k_l, k_h, v_b, v_l, v_h,
     FEATURE: tl.constexpr, ROTATE: tl.constexpr, LENGTHS: tl.constexpr,
     DOT: tl.constexpr, PRECISION: tl.constexpr, BL: tl.constexpr, BK: tl.constexpr, BV: tl.constexpr,
 ):  # fmt: skip
-    """S (chunks, rows, H, K, V) += r(phi(k))^T v, z (chunks, rows, H, K) += phi(k), each program over its chunk."""
+    """S += r(phi(k))^T v, z += phi(k), each program over its chunk: sums (chunks, rows, H, K (V + 1))."""
     blocks = tl.cdiv(K, BK)
     i_block, i_rh = tl.program_id(0) % blocks, tl.program_id(0) // blocks
     i_chunk, i_row, i_h = i_rh // (rows * H), (i_rh // H % rows).to(tl.int64), (i_rh % H).to(tl.int64)
@@ -150,22 +154,21 @@ def sums_kernel(
         b_z += tl.sum(b_f, 0)
         if ROTATE:
             b_z_partner += tl.sum(b_partner, 0)
-    i_out = i_rh.to(tl.int64) * K
-    tl.store(p_S + (i_out + o_k)[:, None] * V + o_v[None, :], b_S, m_k[:, None] & m_v[None, :])
-    store_z(p_z + i_out, o_x, m_x, half, b_z, b_z_partner, ROTATE)
+    p_sums += i_rh.to(tl.int64) * K * (V + 1)
+    tl.store(p_sums + o_k[:, None] * V + o_v[None, :], b_S, m_k[:, None] & m_v[None, :])
+    store_z(p_sums + K * V, o_x, m_x, half, b_z, b_z_partner, ROTATE)
 
 
 @triton.jit
 def read(
-    p_q, p_cos, p_sin, p_S, p_z, o_l, q_l, m_l, i_block, K, V, o_v, b_S, b_z, b_z_partner,
+    p_q, p_cos, p_sin, p_sums, o_l, q_l, m_l, i_block, K, V, o_v, b_S, b_z, b_z_partner,
     FEATURE: tl.constexpr, ROTATE: tl.constexpr, DOT: tl.constexpr, PRECISION: tl.constexpr, BK: tl.constexpr,
     ONE: tl.constexpr,
 ):  # fmt: skip
     """What tokens read of a block of features: the numerator and the denominator."""
     o_k, m_k, o_x, m_x, half = columns(i_block, K, ROTATE, BK)
     if not ONE:
-        b_S = tl.load(p_S + o_k[:, None] * V + o_v[None, :], m_k[:, None] & (o_v < V)[None, :], 0.0)
-        b_z, b_z_partner = load_z(p_z, o_x, m_x, half, ROTATE)
+        b_S, b_z, b_z_partner = load_sums(p_sums, o_k, m_k, o_x, m_x, half, K, V, o_v, ROTATE)
     b_f, _, b_partner, _, b_cos, b_sin = features(
         p_q, p_cos, p_sin, o_l, q_l, o_x, half, m_l & m_x[None, :], FEATURE, ROTATE
     )
@@ -178,7 +181,7 @@ def read(
 
 @triton.jit(do_not_specialize=ALIKE)
 def reads_kernel(
-    p_q, p_cos, p_sin, p_lengths, p_S, p_z, p_o, p_w, L, walk, walks, H, K, V, scale, eps,
+    p_q, p_cos, p_sin, p_lengths, p_sums, p_o, p_w, L, walk, walks, H, K, V, scale, eps,
     q_b, q_l, q_h,
     FEATURE: tl.constexpr, ROTATE: tl.constexpr, LENGTHS: tl.constexpr, NORMALIZE: tl.constexpr,
     DOT: tl.constexpr, PRECISION: tl.constexpr, BL: tl.constexpr, BK: tl.constexpr, BV: tl.constexpr,
@@ -194,12 +197,11 @@ def reads_kernel(
     if ROTATE:
         p_cos += first * (K // 2)
         p_sin += first * (K // 2)
-    p_S += i_rh.to(tl.int64) * K * V
-    p_z += i_rh.to(tl.int64) * K
+    p_sums += i_rh.to(tl.int64) * K * (V + 1)
     i_o = (i_r * L + first) * H + i_h
     o_k, m_k, o_x, m_x, half = columns(0, K, ROTATE, BK)
-    b_S = tl.load(p_S + o_k[:, None] * V + o_v[None, :], m_k[:, None] & m_v[None, :], 0.0).to(DOT)
-    b_z, b_z_partner = load_z(p_z, o_x, m_x, half, ROTATE)
+    b_S, b_z, b_z_partner = load_sums(p_sums, o_k, m_k, o_x, m_x, half, K, V, o_v, ROTATE)
+    b_S = b_S.to(DOT)
     start = i_walk * walk
     # Padding within the row has an o of 0.
     end = tl.minimum(start + walk, L if LENGTHS < 2 else length)
@@ -208,14 +210,14 @@ def reads_kernel(
         m_l = (o_l < length)[:, None]
         if ONE:
             b_n, b_w = read(
-                p_q, p_cos, p_sin, p_S, p_z, o_l, q_l, m_l, 0, K, V, o_v, b_S, b_z, b_z_partner,
+                p_q, p_cos, p_sin, p_sums, o_l, q_l, m_l, 0, K, V, o_v, b_S, b_z, b_z_partner,
                 FEATURE, ROTATE, DOT, PRECISION, BK, ONE,
             )  # fmt: skip
         else:
             b_n, b_w = tl.zeros([BL, BV], tl.float32), tl.zeros([BL], tl.float32)
             for i_block in range(0, tl.cdiv(K, BK)):
                 b_part, b_share = read(
-                    p_q, p_cos, p_sin, p_S, p_z, o_l, q_l, m_l, i_block, K, V, o_v, b_S, b_z, b_z_partner,
+                    p_q, p_cos, p_sin, p_sums, o_l, q_l, m_l, i_block, K, V, o_v, b_S, b_z, b_z_partner,
                     FEATURE, ROTATE, DOT, PRECISION, BK, ONE,
                 )  # fmt: skip
                 b_n += b_part
@@ -240,7 +242,7 @@ def store_gradient(p_dx, o_l, d_l, o_x, half, m, b_df, b_partner, b_slope, b_oth
 
 @triton.jit(do_not_specialize=ALIKE)
 def queries_kernel(
-    p_q, p_cos, p_sin, p_lengths, p_S, p_z, p_o, p_w, p_do, p_dq, p_dS, p_dz, L, rows, span, chunks, H, K, V, scale,
+    p_q, p_cos, p_sin, p_lengths, p_sums, p_o, p_w, p_do, p_dq, p_dsums, L, rows, span, chunks, H, K, V, scale,
     q_b, q_l, q_h, d_b, d_l,
     FEATURE: tl.constexpr, ROTATE: tl.constexpr, LENGTHS: tl.constexpr, NORMALIZE: tl.constexpr,
     DOT: tl.constexpr, PRECISION: tl.constexpr, BL: tl.constexpr, BK: tl.constexpr, BV: tl.constexpr,
@@ -257,15 +259,14 @@ def queries_kernel(
     o_k, m_k, o_x, m_x, half = columns(i_block, K, ROTATE, BK)
     o_v = tl.arange(0, BV)
     m_v = o_v < V
-    m_S = m_k[:, None] & m_v[None, :]
     p_q += i_r * q_b + first * q_l + i_h * q_h
     p_dq += i_r * d_b + first * d_l + i_h * K
     if ROTATE:
         p_cos += first * half
         p_sin += first * half
-    o_S = o_k[:, None] * V + o_v[None, :]
-    b_S = tl.load(p_S + i_rh.to(tl.int64) * K * V + o_S, m_S, 0.0).to(DOT)
-    b_z, b_z_partner = load_z(p_z + i_rh.to(tl.int64) * K, o_x, m_x, half, ROTATE)
+    p_sums += i_rh.to(tl.int64) * K * (V + 1)
+    b_S, b_z, b_z_partner = load_sums(p_sums, o_k, m_k, o_x, m_x, half, K, V, o_v, ROTATE)
+    b_S = b_S.to(DOT)
     b_dS = tl.zeros([BK, BV], tl.float32)
     b_dz, b_dz_partner = tl.zeros([o_x.shape[0]], tl.float32), tl.zeros([o_x.shape[0]], tl.float32)
     i_o = (i_r * L + first) * H + i_h
@@ -305,14 +306,14 @@ def queries_kernel(
         store_gradient(p_dq, o_l, d_l, o_x, half, m, b_df, b_df_partner, b_slope, b_other, ROTATE)
         b_turned = turned(b_f * b_share[:, None], b_partner * b_share[:, None], b_cos, b_sin, ROTATE, DOT)
         b_dS += product(tl.trans(b_turned), b_do, DOT, PRECISION)
-    i_out = i_crh.to(tl.int64) * K
-    tl.store(p_dS + i_out * V + o_S, b_dS, m_S)
-    store_z(p_dz + i_out, o_x, m_x, half, b_dz, b_dz_partner, ROTATE)
+    p_dsums += i_crh.to(tl.int64) * K * (V + 1)
+    tl.store(p_dsums + o_k[:, None] * V + o_v[None, :], b_dS, m_k[:, None] & m_v[None, :])
+    store_z(p_dsums + K * V, o_x, m_x, half, b_dz, b_dz_partner, ROTATE)
 
 
 @triton.jit
 def written(
-    p_k, p_cos, p_sin, p_dS, p_dz, p_dk, o_l, k_l, d_l, m_l, i_block, K, V, o_v, b_v, b_dS, b_dz, b_dz_partner,
+    p_k, p_cos, p_sin, p_dsums, p_dk, o_l, k_l, d_l, m_l, i_block, K, V, o_v, b_v, b_dS, b_dz, b_dz_partner,
     FEATURE: tl.constexpr, ROTATE: tl.constexpr, DOT: tl.constexpr, PRECISION: tl.constexpr, BK: tl.constexpr,
     ONE: tl.constexpr,
 ):  # fmt: skip
@@ -320,8 +321,7 @@ def written(
     o_k, m_k, o_x, m_x, half = columns(i_block, K, ROTATE, BK)
     m = m_l & m_x[None, :]
     if not ONE:
-        b_dS = tl.load(p_dS + o_k[:, None] * V + o_v[None, :], m_k[:, None] & (o_v < V)[None, :], 0.0)
-        b_dz, b_dz_partner = load_z(p_dz, o_x, m_x, half, ROTATE)
+        b_dS, b_dz, b_dz_partner = load_sums(p_dsums, o_k, m_k, o_x, m_x, half, K, V, o_v, ROTATE)
     b_f, b_slope, b_partner, b_other, b_cos, b_sin = features(
         p_k, p_cos, p_sin, o_l, k_l, o_x, half, m, FEATURE, ROTATE
     )
@@ -334,7 +334,7 @@ def written(
 
 @triton.jit(do_not_specialize=ALIKE)
 def keys_kernel(
-    p_k, p_v, p_cos, p_sin, p_lengths, p_dS, p_dz, p_dk, p_dv, L, walk, walks, H, K, V,
+    p_k, p_v, p_cos, p_sin, p_lengths, p_dsums, p_dk, p_dv, L, walk, walks, H, K, V,
     k_b, k_l, k_h, v_b, v_l, v_h, d_b, d_l,
     FEATURE: tl.constexpr, ROTATE: tl.constexpr, LENGTHS: tl.constexpr,
     DOT: tl.constexpr, PRECISION: tl.constexpr, BL: tl.constexpr, BK: tl.constexpr, BV: tl.constexpr,
@@ -353,11 +353,10 @@ def keys_kernel(
     if ROTATE:
         p_cos += first * (K // 2)
         p_sin += first * (K // 2)
-    p_dS += i_rh.to(tl.int64) * K * V
-    p_dz += i_rh.to(tl.int64) * K
+    p_dsums += i_rh.to(tl.int64) * K * (V + 1)
     o_k, m_k, o_x, m_x, half = columns(0, K, ROTATE, BK)
-    b_dS = tl.load(p_dS + o_k[:, None] * V + o_v[None, :], m_k[:, None] & m_v, 0.0).to(DOT)
-    b_dz, b_dz_partner = load_z(p_dz, o_x, m_x, half, ROTATE)
+    b_dS, b_dz, b_dz_partner = load_sums(p_dsums, o_k, m_k, o_x, m_x, half, K, V, o_v, ROTATE)
+    b_dS = b_dS.to(DOT)
     start = i_walk * walk
     for s in range(start, tl.minimum(start + walk, length), BL):
         o_l = s + tl.arange(0, BL)
@@ -365,14 +364,14 @@ def keys_kernel(
         b_v = tl.load(p_v + o_l[:, None] * v_l + o_v[None, :], m_l & m_v, 0.0)
         if ONE:
             b_dv = written(
-                p_k, p_cos, p_sin, p_dS, p_dz, p_dk, o_l, k_l, d_l, m_l, 0, K, V, o_v, b_v, b_dS, b_dz, b_dz_partner,
+                p_k, p_cos, p_sin, p_dsums, p_dk, o_l, k_l, d_l, m_l, 0, K, V, o_v, b_v, b_dS, b_dz, b_dz_partner,
                 FEATURE, ROTATE, DOT, PRECISION, BK, ONE,
             )  # fmt: skip
         else:
             b_dv = tl.zeros([BL, BV], tl.float32)
             for i_block in range(0, tl.cdiv(K, BK)):
                 b_dv += written(
-                    p_k, p_cos, p_sin, p_dS, p_dz, p_dk, o_l, k_l, d_l, m_l, i_block, K, V, o_v, b_v,
+                    p_k, p_cos, p_sin, p_dsums, p_dk, o_l, k_l, d_l, m_l, i_block, K, V, o_v, b_v,
                     b_dS, b_dz, b_dz_partner, FEATURE, ROTATE, DOT, PRECISION, BK, ONE,
                 )  # fmt: skip
         tl.store(p_dv + o_l[:, None] * d_l + o_v[None, :], b_dv, m_l & m_v)

@@ -36,8 +36,9 @@ def full_sum(
     v           (B, L, H, V)
     feature     phi: "elu+1", "relu", or "identity" for what has been mapped already (`softmax_pairs`, `taylor`)
     normalize   False leaves out the denominator
-    rotation    cos and sin (L, K / 2), fp16 to fp32, by which r turns each pair of features k and k + K / 2 (rotary positions), in the
-                numerator alone, so that the denominator stays positive (MILA). None: r is the identity
+    rotation    cos and sin (L, K / 2), fp16 to fp64, by which r turns each pair of features k and k + K / 2 (rotary
+                positions), in the numerator alone, so that the denominator stays positive (MILA). None: r is the
+                identity
     scale       of the numerator
     eps         keeps a quotient finite where every feature of q or of all k is 0
     lengths     (B,) real tokens a row; what lies after them is never read, and its o is 0

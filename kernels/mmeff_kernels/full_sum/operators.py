@@ -18,80 +18,89 @@ from . import kernel
 _sums, _reads = Launcher(kernel.sums_kernel), Launcher(kernel.reads_kernel)
 _queries, _keys = Launcher(kernel.queries_kernel), Launcher(kernel.keys_kernel)
 
-#: Tokens and features of a tile. Programs of a pass that sums: four for each multiprocessor of an H200.
-BL, BK, PROGRAMS = 64, 64, 528
-#: Tiles on their way at a time.
-STAGES = 3
-#: Programs of a pass in which tokens read.
-READERS = 1056
+#: Tokens and features of a tile, and tiles that are on their way at a time.
+BL, BK, STAGES = 64, 64, 3
+#: Programs of a pass at most, four for each multiprocessor of an H200.
+PROGRAMS = 528
 
 
-def block_of(v: Tensor) -> int:
+def block_of(dtype: torch.dtype) -> int:
     """Features of a tile at most."""
-    return BK if v.element_size() == 2 else BK // 2
-
-
-def in_one_block(q: Tensor, v: Tensor) -> bool:
-    return q.shape[-1] <= block_of(v)
+    return BK if dtype.itemsize == 2 else BK // 2
 
 
 class _Plan:
     """How the rows are divided among programs, and what every kernel is told."""
 
     def __init__(
-        self, q: Tensor, k: Tensor, v: Tensor, cos: Tensor | None, sin: Tensor | None, lengths: Tensor | None,
-        feature: int, longest: int,
+        self, shape: tuple[int, int, int, int], V: int, widest: int, dtype: torch.dtype, rotate: bool, padded: bool,
+        feature: int, normalize: bool, longest: int, sequences: int, scale: float, eps: float,
     ):  # fmt: skip
-        self.rows, self.L, self.H, self.K = q.shape
-        self.V = v.shape[-1]
+        rows, L, H, K = shape
         if longest:
-            assert lengths is not None
-            self.rows = len(lengths) - 1
-        self.longest = longest or self.L
-        #: What lies between the gradients of two tokens: those of q, k and v are parts of one tensor.
-        self.apart = self.H * (2 * self.K + self.V)
-        reach = self.longest * max(self.apart, *(t.stride(1) for t in (q, k, v)))
-        if reach >= 2**31:
+            rows = sequences
+        #: Numbers of the sums S and z of a row and head, and of the gradients of q, k and v of a token.
+        self.rows, self.summed, self.apart = rows, K * (V + 1), H * (2 * K + V)
+        longest, packed = longest or L, bool(longest)
+        widest = max(widest, self.apart)
+        if longest * widest >= 2**31:
             raise ValueError(
-                f"the kernels count what lies within a row in 32 bits: {self.longest} tokens {reach // self.longest} "
-                "elements apart are too many"
+                f"the kernels count what lies within a row in 32 bits: {longest} tokens {widest} elements apart are "
+                "too many"
             )
-        block = min(block_of(v), max(16, 1 << (self.K - 1).bit_length()))
-        blocks, one = -(-self.K // block), in_one_block(q, v)
-        tiles = -(-self.longest // BL)
-        wanted = max(1, PROGRAMS // (self.rows * self.H * blocks))
-        self.span = -(-tiles // min(wanted, tiles)) * BL
-        self.chunks = -(-self.longest // self.span)
-        self.summing = self.rows * self.H * blocks * self.chunks
-        wanted = max(1, READERS // (self.rows * self.H))
-        self.walk = -(-tiles // min(wanted, tiles)) * BL
-        self.walks = -(-self.longest // self.walk)
-        self.reading = self.rows * self.H * self.walks
-        # Tiles are read ahead where a loop has no other within.
-        self.reads = {"ONE": one, "num_stages": STAGES if one else 1}
-        self.sizes = {"L": self.L, "H": self.H, "K": self.K, "V": self.V}
-        self.cut = {"rows": self.rows, "span": self.span, "chunks": self.chunks}
-        self.steps = {"walk": self.walk, "walks": self.walks}
-        self.given = {"p_cos": cos, "p_sin": sin, "p_lengths": lengths}
+        block = min(block_of(dtype), max(16, 1 << (K - 1).bit_length()))
+        blocks, tiles = -(-K // block), -(-longest // BL)
+        span, self.chunks = _division(tiles, rows * H * blocks)
+        walk, walks = _division(tiles, rows * H)
+        self.summing, self.reading = rows * H * blocks * self.chunks, rows * H * walks
+        self.sizes = {"L": L, "H": H, "K": K, "V": V}
+        self.cut = {**self.sizes, "rows": rows, "span": span, "chunks": self.chunks}
+        self.steps = {**self.sizes, "walk": walk, "walks": walks}
         # Sums of fp16 numbers can leave their range; three products of tf32 parts are as exact as one of fp32.
         types = {torch.bfloat16: (tl.bfloat16, "ieee"), torch.float16: (tl.float32, "tf32")}
-        dot, precision = types.get(v.dtype, (tl.float32, "tf32x3"))
-        wide = max(16, 1 << (self.V - 1).bit_length())
-        many = v.element_size() > 2 or wide > 64  # numbers that a thread holds
-        self.options = {
-            "FEATURE": feature, "ROTATE": cos is not None,
-            "LENGTHS": 2 if longest else int(lengths is not None), "DOT": dot, "PRECISION": precision,
-            "BL": BL, "BK": block, "BV": wide, "num_warps": 8 if many else 4, "num_stages": 1,
+        dot, precision = types.get(dtype, (tl.float32, "tf32x3"))
+        wide = max(16, 1 << (V - 1).bit_length())
+        told = {
+            "FEATURE": feature, "ROTATE": rotate, "LENGTHS": 2 if packed else int(padded),
+            "DOT": dot, "PRECISION": precision, "BL": BL, "BK": block, "BV": wide,
+            "num_warps": 8 if dtype.itemsize > 2 else 4, "num_stages": STAGES,
         }  # fmt: skip
+        self.padded = padded and not packed
+        self.sums = told
+        # Tiles are read ahead where a loop has no other within.
+        self.keys = {**told, "ONE": blocks == 1, "num_stages": STAGES if blocks == 1 else 1}
+        self.reads = {**self.keys, "NORMALIZE": normalize, "scale": scale, "eps": eps}
+        self.queries = {**told, "ONE": blocks == 1, "NORMALIZE": normalize, "scale": scale}
+        if rotate and told["num_warps"] == 4:  # else some numbers would have no register
+            self.queries |= {"num_warps": 8} if wide > 64 else {"BL": BL // 2}
 
-    def sums(self, like: Tensor) -> tuple[Tensor, Tensor]:
-        """Room for the sums of every chunk: (chunks, rows, H, K, V) and (chunks, rows, H, K)."""
-        shape = self.chunks, self.rows, self.H, self.K
-        return like.new_empty((*shape, self.V), dtype=torch.float32), like.new_empty(shape, dtype=torch.float32)
+
+#: A layer asks for the same again and again.
+_kept = functools.lru_cache(maxsize=1024)(_Plan)
+
+
+def _division(tiles: int, alike: int) -> tuple[int, int]:
+    """Tokens of a part and parts of a row of so many tiles, where so many programs walk each part."""
+    parts = min(max(1, PROGRAMS // alike), tiles)
+    each = -(-tiles // parts)
+    return each * BL, -(-tiles // each)
+
+
+def _plan(
+    q: Tensor, k: Tensor, v: Tensor, cos: Tensor | None, lengths: Tensor | None,
+    feature: int, normalize: bool, longest: int, scale: float, eps: float,
+) -> _Plan:  # fmt: skip
+    widest = max(q.stride(1), k.stride(1), v.stride(1))
+    sequences = len(lengths) - 1 if longest and lengths is not None else 0
+    return _kept(
+        q.shape, v.shape[-1], widest, v.dtype, cos is not None, lengths is not None,
+        feature, normalize, longest, sequences, scale, eps,
+    )  # fmt: skip
 
 
 def _strides(name: str, tensor: Tensor) -> dict[str, int]:
-    return {f"{name}_{letter}": stride for letter, stride in zip("blh", tensor.stride(), strict=False)}
+    b, l, h, _ = tensor.stride()
+    return {f"{name}_b": b, f"{name}_l": l, f"{name}_h": h}
 
 
 def _added(sums: Tensor) -> Tensor:
@@ -101,53 +110,44 @@ def _added(sums: Tensor) -> Tensor:
 def _forward(
     q: Tensor, k: Tensor, v: Tensor, cos: Tensor | None, sin: Tensor | None, lengths: Tensor | None,
     feature: int, normalize: bool, longest: int, scale: float, eps: float,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
-    """o (B, L, H, V); S (rows, H, K, V), z (rows, H, K) and w (B, L, H), which the backward pass reads again."""
-    plan = _Plan(q, k, v, cos, sin, lengths, feature, longest)
-    S, z = plan.sums(v)
+) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
+    """o (B, L, H, V); S and z (rows, H, K (V + 1)) and w (B, L, H), which the backward pass reads again."""
+    plan = _plan(q, k, v, cos, lengths, feature, normalize, longest, scale, eps)
+    given = {"p_cos": cos, "p_sin": sin, "p_lengths": lengths}
+    sums = v.new_empty((plan.chunks, plan.rows, q.shape[2], plan.summed), dtype=torch.float32)
     _sums(
-        plan.summing,
-        {"p_k": k, "p_v": v, **plan.given, "p_S": S, "p_z": z},
-        {**plan.sizes, **plan.cut, **_strides("k", k), **_strides("v", v)},
-        {**plan.options, "num_stages": STAGES},
-    )
-    S, z = _added(S), _added(z)
+        plan.summing, {"p_k": k, "p_v": v, **given, "p_sums": sums},
+        {**plan.cut, **_strides("k", k), **_strides("v", v)}, plan.sums,
+    )  # fmt: skip
+    sums = _added(sums)
     o = torch.empty_like(v, memory_format=torch.contiguous_format)
-    w = z.new_empty(q.shape[:3] if normalize else 0)
-    _reads(
-        plan.reading,
-        {"p_q": q, **plan.given, "p_S": S, "p_z": z, "p_o": o, "p_w": w},
-        {**plan.sizes, **plan.steps, **_strides("q", q)},
-        {**plan.options, "NORMALIZE": normalize, "scale": scale, "eps": eps, **plan.reads},
-    )
-    return o, S, z, w
+    w = sums.new_empty(q.shape[:3] if normalize else 0)
+    tensors = {"p_q": q, **given, "p_sums": sums, "p_o": o, "p_w": w}
+    _reads(plan.reading, tensors, {**plan.steps, **_strides("q", q)}, plan.reads)
+    return o, sums, w
 
 
 def _backward(
     do: Tensor, q: Tensor, k: Tensor, v: Tensor, cos: Tensor | None, sin: Tensor | None, lengths: Tensor | None,
-    o: Tensor, S: Tensor, z: Tensor, w: Tensor,
+    o: Tensor, sums: Tensor, w: Tensor,
     feature: int, normalize: bool, longest: int, scale: float,
 ) -> Tensor:  # fmt: skip
     """The gradients of q, k and v side by side, (B, L, H (2 K + V))."""
-    plan = _Plan(q, k, v, cos, sin, lengths, feature, longest)
-    new = torch.zeros if plan.options["LENGTHS"] == 1 else torch.empty  # the kernels write no padding
+    plan = _plan(q, k, v, cos, lengths, feature, normalize, longest, scale, 0.0)
+    given = {"p_cos": cos, "p_sin": sin, "p_lengths": lengths}
+    new = torch.zeros if plan.padded else torch.empty  # the kernels write no padding
     gradients = new((*q.shape[:2], plan.apart), dtype=widest(q, k, v), device=v.device)
-    dq, dk, dv = parts(gradients, plan.H * plan.K)
+    dq, dk, dv = parts(gradients, q.shape[2] * q.shape[3])
     strides = {"d_b": gradients.stride(0), "d_l": plan.apart}
-    dS, dz = plan.sums(v)
-    sums = {"p_S": S, "p_z": z, "p_o": o, "p_w": w, "p_do": do, "p_dq": dq, "p_dS": dS, "p_dz": dz}
+    dsums = sums.new_empty((plan.chunks, *sums.shape))
     _queries(
         plan.summing,
-        {"p_q": q, **plan.given, **sums},
-        {**plan.sizes, **plan.cut, **_strides("q", q), **strides},
-        {**plan.options, "NORMALIZE": normalize, "scale": scale, **plan.reads},
+        {"p_q": q, **given, "p_sums": sums, "p_o": o, "p_w": w, "p_do": do, "p_dq": dq, "p_dsums": dsums},
+        {**plan.cut, **_strides("q", q), **strides},
+        plan.queries,
     )
-    _keys(
-        plan.reading,
-        {"p_k": k, "p_v": v, **plan.given, "p_dS": _added(dS), "p_dz": _added(dz), "p_dk": dk, "p_dv": dv},
-        {**plan.sizes, **plan.steps, **_strides("k", k), **_strides("v", v), **strides},
-        {**plan.options, **plan.reads},
-    )
+    tensors = {"p_k": k, "p_v": v, **given, "p_dsums": _added(dsums), "p_dk": dk, "p_dv": dv}
+    _keys(plan.reading, tensors, {**plan.steps, **_strides("k", k), **_strides("v", v), **strides}, plan.keys)
     return gradients
 
 
@@ -164,13 +164,8 @@ def _forward_fake(q: Any, k: Any, v: Any, cos: Any, sin: Any, lengths: Any, *opt
     _, normalize, longest, _, _ = options
     B, _, H, K = q.shape
     rows = len(lengths) - 1 if longest else B
-    sums = q.new_empty(rows, H, K, v.shape[-1], dtype=torch.float32)
-    return (
-        v.new_empty(v.shape),
-        sums,
-        sums.new_empty(rows, H, K),
-        sums.new_empty(q.shape[:3] if normalize else 0),
-    )
+    sums = q.new_empty(rows, H, K * (v.shape[-1] + 1), dtype=torch.float32)
+    return v.new_empty(v.shape), sums, sums.new_empty(q.shape[:3] if normalize else 0)
 
 
 def _backward_fake(do: Any, q: Any, k: Any, v: Any, *rest: Any) -> Tensor:
@@ -182,10 +177,10 @@ _LIBRARY = torch.library.Library("mmeff", "FRAGMENT")
 _INPUTS = "Tensor q, Tensor k, Tensor v, Tensor? cos, Tensor? sin, Tensor? lengths"
 _LIBRARY.define(
     f"full_sum_forward({_INPUTS}, int feature, bool normalize, int longest, float scale, float eps) "
-    "-> (Tensor, Tensor, Tensor, Tensor)"
+    "-> (Tensor, Tensor, Tensor)"
 )
 _LIBRARY.define(
-    f"full_sum_backward(Tensor do, {_INPUTS}, Tensor o, Tensor S, Tensor z, Tensor w, "
+    f"full_sum_backward(Tensor do, {_INPUTS}, Tensor o, Tensor sums, Tensor w, "
     "int feature, bool normalize, int longest, float scale) -> Tensor"
 )
 for _device in ("CPU", "CUDA"):  # on the CPU for Triton's interpreter
@@ -213,11 +208,14 @@ def backward_flops(do: Any, q: Any, k: Any, v: Any, *_: Any, **__: Any) -> int:
     return 4 * _products(q, v)
 
 
-def _run(ctx: Any, q: Tensor, k: Tensor, v: Tensor, given: tuple[Tensor | None, ...], options: tuple[Any, ...]) -> Tensor:
+Given = tuple[Tensor | None, ...]  # cos, sin, lengths
+
+
+def _run(ctx: Any, q: Tensor, k: Tensor, v: Tensor, given: Given, options: tuple[Any, ...]) -> Tensor:
     q, k, v = (t if t.stride(-1) == 1 else t.contiguous() for t in (q, k, v))
-    o, S, z, w = torch.ops.mmeff.full_sum_forward(q, k, v, *given, *options)
-    kept = w if in_one_block(q, v) else o  # what is not read again need not be kept
-    ctx.save_for_backward(q, k, v, *given, kept, S, z, w)
+    o, sums, w = torch.ops.mmeff.full_sum_forward(q, k, v, *given, *options)
+    kept = w if q.shape[-1] <= block_of(v.dtype) else o  # o is not read again where all features are in one block
+    ctx.save_for_backward(q, k, v, *given, kept, sums, w)
     ctx.options = options[:-1]
     return o
 
@@ -255,7 +253,8 @@ class PackedFullSum(torch.autograd.Function):
         ctx: Any, qkv: Tensor, cos: Tensor | None, sin: Tensor | None, lengths: Tensor | None,
         feature: int, normalize: bool, longest: int, scale: float, eps: float,
     ) -> Tensor:  # fmt: skip
-        return _run(ctx, *qkv.unbind(2), (cos, sin, lengths), (feature, normalize, longest, scale, eps))
+        q, k, v = qkv.unbind(2)
+        return _run(ctx, q, k, v, (cos, sin, lengths), (feature, normalize, longest, scale, eps))
 
     @staticmethod
     @once_differentiable

@@ -1,5 +1,5 @@
-"""Layer normalisation from one type to another in one pass."""
+"""Layer normalisation from one type to another in one pass, alone or of a residual sum."""
 
-from .op import layer_norm
+from .op import add_layer_norm, layer_norm
 
-__all__ = ["layer_norm"]
+__all__ = ["add_layer_norm", "layer_norm"]

@@ -1,6 +1,7 @@
 """Layer normalisation in Triton: a program holds whole rows; statistics are computed again in the backward pass.
 
-The sums over rows for weight and bias stay in a program's registers and are summed by torch: no atomics.
+A residual branch can be added before, and its gradient comes out of the same passes. The sums over rows for weight and
+bias stay in a program's registers and are summed by torch: no atomics.
 """
 
 # pyright: reportGeneralTypeIssues=false
@@ -20,43 +21,60 @@ TILE, PROGRAMS = 2048, 1056
 
 
 @triton.jit
-def normalised(p_x, i_row, rows, channels, eps, BR: tl.constexpr, BD: tl.constexpr):
-    """Rows i_row to i_row + BR - 1 of x, (x - mean) / std, and 1 / std; offsets and mask."""
+def places(i_row, rows, channels, BR: tl.constexpr, BD: tl.constexpr):
+    """Offsets and mask of rows i_row to i_row + BR - 1; channels, and which of them there are."""
     o_r, o_d = i_row + tl.arange(0, BR), tl.arange(0, BD)
     m_d = o_d < channels
-    m = (o_r < rows)[:, None] & m_d[None, :]
-    o = o_r[:, None].to(tl.int64) * channels + o_d[None, :]
-    b_x = tl.load(p_x + o, m, 0.0).to(tl.float32)
-    b_x = tl.where(m_d[None, :], b_x - (tl.sum(b_x, 1) / channels)[:, None], 0.0)
-    b_rstd = tl.rsqrt(tl.sum(b_x * b_x, 1) / channels + eps)
-    return b_x * b_rstd[:, None], b_rstd, o, o_d, m_d, m
+    return o_r[:, None].to(tl.int64) * channels + o_d[None, :], (o_r < rows)[:, None] & m_d[None, :], o_d, m_d
 
 
 @triton.jit
-def forward_kernel(p_x, p_weight, p_bias, p_y, rows, channels, eps, BR: tl.constexpr, BD: tl.constexpr):
-    b_n, _, o, o_d, m_d, m = normalised(p_x, tl.program_id(0) * BR, rows, channels, eps, BR, BD)
+def normalised(b_x, m_d, channels, eps):
+    """(x - mean) / std, and 1 / std."""
+    b_x = tl.where(m_d[None, :], b_x - (tl.sum(b_x, 1) / channels)[:, None], 0.0)
+    b_rstd = tl.rsqrt(tl.sum(b_x * b_x, 1) / channels + eps)
+    return b_x * b_rstd[:, None], b_rstd
+
+
+@triton.jit
+def forward_kernel(
+    p_x, p_branch, p_weight, p_bias, p_sum, p_y, rows, channels, eps, ADD: tl.constexpr, BR: tl.constexpr,
+    BD: tl.constexpr,
+):  # fmt: skip
+    o, m, o_d, m_d = places(tl.program_id(0) * BR, rows, channels, BR, BD)
+    b_x = tl.load(p_x + o, m, 0.0).to(tl.float32)
+    if ADD:
+        b_x += tl.load(p_branch + o, m, 0.0).to(tl.float32)
+        tl.store(p_sum + o, b_x, m)
+    b_n, _ = normalised(b_x, m_d, channels, eps)
     b_weight, b_bias = tl.load(p_weight + o_d, m_d, 0.0), tl.load(p_bias + o_d, m_d, 0.0)
     tl.store(p_y + o, b_n * b_weight[None, :] + b_bias[None, :], m)
 
 
 @triton.jit
 def backward_kernel(
-    p_x, p_weight, p_gy, p_gx, p_sums, rows, tiles, channels, eps, BR: tl.constexpr, BD: tl.constexpr
+    p_x, p_weight, p_gy, p_gsum, p_gx, p_gbranch, p_sums, rows, tiles, channels, eps, ADD: tl.constexpr,
+    BR: tl.constexpr, BD: tl.constexpr,
 ):  # fmt: skip
-    """gx, and for each program the sums of gy times what was normalised, and of gy, over its `tiles` tiles of rows."""
+    """gx, and for each program the sums of gy times what was normalised, and of gy, over its `tiles` tiles of rows.
+    ADD: x is the sum, of which the norm is not the only reader (gsum); its gradient is the branch's too."""
     b_gweight = tl.zeros([BR, BD], tl.float32)
     b_gbias = tl.zeros([BR, BD], tl.float32)
     o_d = tl.arange(0, BD)
     b_weight = tl.load(p_weight + o_d, o_d < channels, 0.0)
     for tile in range(0, tiles):
-        i_row = (tl.program_id(0) * tiles + tile) * BR
-        b_n, b_rstd, o, _, _, m = normalised(p_x, i_row, rows, channels, eps, BR, BD)
+        o, m, _, m_d = places((tl.program_id(0) * tiles + tile) * BR, rows, channels, BR, BD)
         b_gy = tl.load(p_gy + o, m, 0.0).to(tl.float32)
+        b_n, b_rstd = normalised(tl.load(p_x + o, m, 0.0).to(tl.float32), m_d, channels, eps)
         b_gweight += b_gy * b_n
         b_gbias += b_gy
         b_gn = b_gy * b_weight[None, :]
         b_mean, b_along = tl.sum(b_gn, 1) / channels, tl.sum(b_gn * b_n, 1) / channels
-        tl.store(p_gx + o, (b_gn - b_mean[:, None] - b_n * b_along[:, None]) * b_rstd[:, None], m)
+        b_gx = (b_gn - b_mean[:, None] - b_n * b_along[:, None]) * b_rstd[:, None]
+        if ADD:
+            b_gx += tl.load(p_gsum + o, m, 0.0).to(tl.float32)
+            tl.store(p_gbranch + o, b_gx, m)
+        tl.store(p_gx + o, b_gx, m)
     p_sums += tl.program_id(0) * 2 * channels
     tl.store(p_sums + o_d, tl.sum(b_gweight, 0), o_d < channels)
     tl.store(p_sums + channels + o_d, tl.sum(b_gbias, 0), o_d < channels)
@@ -66,22 +84,15 @@ _forward, _backward = Launcher(forward_kernel), Launcher(backward_kernel)
 
 
 class LayerNorm(torch.autograd.Function):
-    """x (M, D), weight and bias (D,) fp32 -> (M, D) of the type asked for; computed in fp32."""
+    """x (M, D), weight and bias (D,) fp32 -> y (M, D) of the type asked for; computed in fp32."""
 
     @staticmethod
     def forward(  # pyright: ignore[reportIncompatibleMethodOverride]
         ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, eps: float, dtype: torch.dtype
     ) -> Tensor:
-        x, weight, bias = x.contiguous(), weight.contiguous(), bias.contiguous()
-        rows, channels = x.shape
+        x, weight = x.contiguous(), weight.contiguous()
         y = torch.empty(x.shape, dtype=dtype, device=x.device)
-        BR, BD = _tile(channels)
-        _forward(
-            -(-rows // BR),
-            {"p_x": x, "p_weight": weight, "p_bias": bias, "p_y": y},
-            {"rows": rows, "channels": channels},
-            {"eps": eps, "BR": BR, "BD": BD, "num_warps": 4},
-        )
+        _run_forward(x, None, weight, bias.contiguous(), None, y, eps)
         ctx.save_for_backward(x, weight)
         ctx.eps = eps
         return y
@@ -90,19 +101,66 @@ class LayerNorm(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, gy: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
         x, weight = ctx.saved_tensors
-        rows, channels = x.shape
-        BR, BD = _tile(channels)
-        tiles = max(1, -(-rows // (BR * PROGRAMS)))
-        programs = -(-rows // (BR * tiles))
-        gx, sums = torch.empty_like(x), weight.new_empty(programs, 2, channels)
-        _backward(
-            programs,
-            {"p_x": x, "p_weight": weight, "p_gy": gy.contiguous(), "p_gx": gx, "p_sums": sums},
-            {"rows": rows, "tiles": tiles, "channels": channels},
-            {"eps": ctx.eps, "BR": BR, "BD": BD, "num_warps": 4},
-        )
-        gweight, gbias = sums.sum(0)
+        gx = torch.empty_like(x)
+        gweight, gbias = _run_backward(x, weight, gy, None, gx, None, ctx.eps)
         return gx, gweight, gbias, None, None
+
+
+class AddLayerNorm(torch.autograd.Function):
+    """x and branch (M, D), weight and bias (D,) fp32 -> x + branch in x's type, and y (M, D) of the type asked for."""
+
+    @staticmethod
+    def forward(  # pyright: ignore[reportIncompatibleMethodOverride]
+        ctx: Any, x: Tensor, branch: Tensor, weight: Tensor, bias: Tensor, eps: float, dtype: torch.dtype
+    ) -> tuple[Tensor, Tensor]:
+        x, branch, weight = x.contiguous(), branch.contiguous(), weight.contiguous()
+        sum, y = torch.empty_like(x), torch.empty(x.shape, dtype=dtype, device=x.device)
+        _run_forward(x, branch, weight, bias.contiguous(), sum, y, eps)
+        ctx.save_for_backward(sum, weight)
+        ctx.eps, ctx.narrow = eps, branch.dtype
+        return sum, y
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gsum: Tensor, gy: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        sum, weight = ctx.saved_tensors
+        gx, gbranch = torch.empty_like(sum), torch.empty_like(sum, dtype=ctx.narrow)
+        gweight, gbias = _run_backward(sum, weight, gy, gsum, gx, gbranch, ctx.eps)
+        return gx, gbranch, gweight, gbias, None, None
+
+
+def _run_forward(
+    x: Tensor, branch: Tensor | None, weight: Tensor, bias: Tensor, sum: Tensor | None, y: Tensor, eps: float
+) -> None:
+    rows, channels = x.shape
+    BR, BD = _tile(channels)
+    _forward(
+        -(-rows // BR),
+        {"p_x": x, "p_branch": branch, "p_weight": weight, "p_bias": bias, "p_sum": sum, "p_y": y},
+        {"rows": rows, "channels": channels},
+        {"eps": eps, "ADD": branch is not None, "BR": BR, "BD": BD, "num_warps": 4},
+    )
+
+
+def _run_backward(
+    x: Tensor, weight: Tensor, gy: Tensor, gsum: Tensor | None, gx: Tensor, gbranch: Tensor | None, eps: float
+) -> tuple[Tensor, ...]:
+    """Fills gx and gbranch, returns those of weight and bias."""
+    rows, channels = x.shape
+    BR, BD = _tile(channels)
+    tiles = max(1, -(-rows // (BR * PROGRAMS)))
+    programs = -(-rows // (BR * tiles))
+    sums, gy = weight.new_empty(programs, 2, channels), gy.contiguous()
+    gsum = None if gsum is None else gsum.contiguous()
+    _backward(
+        programs,
+        {
+            "p_x": x, "p_weight": weight, "p_gy": gy, "p_gsum": gsum, "p_gx": gx, "p_gbranch": gbranch, "p_sums": sums,
+        },
+        {"rows": rows, "tiles": tiles, "channels": channels},
+        {"eps": eps, "ADD": gsum is not None, "BR": BR, "BD": BD, "num_warps": 4},
+    )  # fmt: skip
+    return sums.sum(0).unbind(0)
 
 
 def _tile(channels: int) -> tuple[int, int]:

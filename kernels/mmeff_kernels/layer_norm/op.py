@@ -36,7 +36,55 @@ def layer_norm(
 
     ValueError if the shapes do not fit together, or `impl` cannot serve them.
     """
+    if _serves(impl, {"x": x}, weight, bias):
+        from .kernel import LayerNorm
+
+        return LayerNorm.apply(x.reshape(-1, x.shape[-1]), weight.float(), bias.float(), eps, dtype or x.dtype).view(
+            x.shape
+        )
+    return _norm(x, weight, bias, eps, dtype or x.dtype)
+
+
+def add_layer_norm(
+    x: Tensor,
+    branch: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    eps: float = 1e-5,
+    *,
+    dtype: torch.dtype | None = None,
+    impl: Impl = "auto",
+) -> tuple[Tensor, Tensor]:
+    """A residual sum and its layer normalisation: s = x + branch,  y = layer_norm(s), in one pass.
+
+    x       (..., D), the residual stream
+    branch  (..., D), what is added to it
+    dtype   of y; x's by default
+
+    Returns s in x's dtype (as `x += branch` gives it), and y. All else as in `layer_norm`.
+    """
+    if branch.shape != x.shape:
+        raise ValueError(f"branch must be {tuple(x.shape)}, as x, not {tuple(branch.shape)}")
+    if _serves(impl, {"x": x, "branch": branch}, weight, bias):
+        from .kernel import AddLayerNorm
+
+        rows = (t.reshape(-1, x.shape[-1]) for t in (x, branch))
+        s, y = AddLayerNorm.apply(*rows, weight.float(), bias.float(), eps, dtype or x.dtype)
+        return s.view(x.shape), y.view(x.shape)
+    s = (x + branch).to(x.dtype)
+    return s, _norm(s, weight, bias, eps, dtype or x.dtype)
+
+
+def _norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float, dtype: torch.dtype) -> Tensor:
+    with torch.autocast(x.device.type, enabled=False):
+        wide = torch.float64 if x.dtype == torch.float64 else torch.float32
+        return F.layer_norm(x.to(wide), x.shape[-1:], weight.to(wide), bias.to(wide), eps).to(dtype)
+
+
+def _serves(impl: Impl, given: dict[str, Tensor], weight: Tensor, bias: Tensor) -> bool:
+    """Whether the Triton kernels are to serve. ValueError if the arguments do not fit together, or cannot be served."""
     check_impl(impl, Impl)
+    x = given["x"]
     if x.dim() == 0 or x.numel() == 0:
         raise ValueError(f"x must be (..., D) and not empty, not {tuple(x.shape)}")
     for name, tensor in (("weight", weight), ("bias", bias)):
@@ -44,20 +92,12 @@ def layer_norm(
             raise ValueError(
                 f"{name} must be {tuple(x.shape[-1:])} beside x {tuple(x.shape)}, not {tuple(tensor.shape)}"
             )
+    for name, tensor in (*given.items(), ("weight", weight), ("bias", bias)):
         if tensor.device != x.device:
             raise ValueError(f"{name} is on {tensor.device}, x on {x.device}")
     if impl == "triton":
-        check_triton({"x": x})
+        check_triton({**given})
         if x.shape[-1] > LIMIT:
             raise ValueError(f"impl 'triton' serves D up to {LIMIT}, x is {tuple(x.shape)}")
-    if impl == "auto":
-        served = x.is_cuda and x.dtype != torch.float64 and x.shape[-1] <= LIMIT
-        impl = "triton" if served and not torch.compiler.is_compiling() else "torch"
-    dtype = dtype or x.dtype
-    if impl == "triton":
-        from .kernel import LayerNorm
-
-        return LayerNorm.apply(x.reshape(-1, x.shape[-1]), weight.float(), bias.float(), eps, dtype).view(x.shape)
-    with torch.autocast(x.device.type, enabled=False):
-        wide = torch.float64 if x.dtype == torch.float64 else torch.float32
-        return F.layer_norm(x.to(wide), x.shape[-1:], weight.to(wide), bias.to(wide), eps).to(dtype)
+    served = x.is_cuda and x.shape[-1] <= LIMIT and all(t.dtype != torch.float64 for t in given.values())
+    return impl == "triton" or (impl == "auto" and served and not torch.compiler.is_compiling())
