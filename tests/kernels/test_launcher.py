@@ -14,13 +14,24 @@ def kernel(p_x, p_y, n, stride, BLOCK):
 
 
 class Compiled:
-    """What Triton returns of a first launch: launched again by grid and positional arguments."""
+    """What Triton returns of a first launch: run again with grid, stream, handles, hooks and positional arguments, or,
+    where a profiler listens, by its grid."""
+
+    function, packed_metadata = "function", "metadata"
 
     def __init__(self, name: str, log: list[Any]):
         self.name, self.log = name, log
 
+    def run(self, x: int, y: int, z: int, stream: int, *arguments: Any) -> None:
+        assert (stream, *arguments[:5]) == (7, "function", "metadata", None, None, None)
+        self.log.append((self.name, (x, y, z), arguments[5:]))
+
     def __getitem__(self, grid: tuple[int, ...]):
-        return lambda *arguments: self.log.append((self.name, grid, arguments))
+        return lambda *arguments: self.log.append((f"{self.name}, heard", grid, arguments))
+
+
+class Stream:
+    cuda_stream = 7
 
 
 @pytest.fixture
@@ -34,6 +45,8 @@ def launched(monkeypatch: pytest.MonkeyPatch) -> tuple[Launcher, list[Any]]:
         return Compiled(f"form {len([1 for name, *_ in log if name == 'compiled'])}", log)
 
     monkeypatch.setattr(function, "run", run)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: -1)
+    monkeypatch.setattr(torch.cuda, "current_stream", Stream)
     return Launcher(function), log
 
 
@@ -47,6 +60,14 @@ def test_a_form_is_compiled_once(launched) -> None:
     assert (name, grid) == ("form 1", (6, 1, 1))
     assert arguments[0] is x and arguments[1] is y and arguments[2:] == (32, 9, 32), "in the kernel's order"
     assert len(log) == 2
+
+
+def test_a_profiler_hears_of_every_launch(launched, monkeypatch: pytest.MonkeyPatch) -> None:
+    launch, log = launched
+    monkeypatch.setattr(triton.knobs.runtime.launch_enter_hook, "calls", [print])
+    for _ in range(2):
+        launch(5, {"p_x": torch.zeros(64), "p_y": None}, {"n": 48, "stride": 7}, {"BLOCK": 32})
+    assert log[1][:2] == ("form 1, heard", (5, 1, 1))
 
 
 @pytest.mark.parametrize("change", ["type", "alignment", "none", "divisible", "one", "wide", "option"])

@@ -83,6 +83,26 @@ def backward_kernel(
 _forward, _backward = Launcher(forward_kernel), Launcher(backward_kernel)
 
 
+def layer_norm(
+    x: Tensor, weight: Tensor, bias: Tensor, eps: float, dtype: torch.dtype
+) -> tuple[Tensor, Tensor, Tensor]:
+    """y, and x and weight as the backward pass reads them."""
+    x, weight = x.contiguous(), weight.contiguous()
+    y = torch.empty(x.shape, dtype=dtype, device=x.device)
+    _run_forward(x, None, weight, bias.contiguous(), None, y, eps)
+    return y, x, weight
+
+
+def add_layer_norm(
+    x: Tensor, branch: Tensor, weight: Tensor, bias: Tensor, eps: float, dtype: torch.dtype
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The sum and y, and weight as the backward pass reads it."""
+    x, branch, weight = x.contiguous(), branch.contiguous(), weight.contiguous()
+    sum, y = torch.empty_like(x), torch.empty(x.shape, dtype=dtype, device=x.device)
+    _run_forward(x, branch, weight, bias.contiguous(), sum, y, eps)
+    return sum, y, weight
+
+
 class LayerNorm(torch.autograd.Function):
     """x (M, D), weight and bias (D,) fp32 -> y (M, D) of the type asked for; computed in fp32."""
 
@@ -90,9 +110,7 @@ class LayerNorm(torch.autograd.Function):
     def forward(  # pyright: ignore[reportIncompatibleMethodOverride]
         ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, eps: float, dtype: torch.dtype
     ) -> Tensor:
-        x, weight = x.contiguous(), weight.contiguous()
-        y = torch.empty(x.shape, dtype=dtype, device=x.device)
-        _run_forward(x, None, weight, bias.contiguous(), None, y, eps)
+        y, x, weight = layer_norm(x, weight, bias, eps, dtype)
         ctx.save_for_backward(x, weight)
         ctx.eps = eps
         return y
@@ -113,9 +131,7 @@ class AddLayerNorm(torch.autograd.Function):
     def forward(  # pyright: ignore[reportIncompatibleMethodOverride]
         ctx: Any, x: Tensor, branch: Tensor, weight: Tensor, bias: Tensor, eps: float, dtype: torch.dtype
     ) -> tuple[Tensor, Tensor]:
-        x, branch, weight = x.contiguous(), branch.contiguous(), weight.contiguous()
-        sum, y = torch.empty_like(x), torch.empty(x.shape, dtype=dtype, device=x.device)
-        _run_forward(x, branch, weight, bias.contiguous(), sum, y, eps)
+        sum, y, weight = add_layer_norm(x, branch, weight, bias, eps, dtype)
         ctx.save_for_backward(sum, weight)
         ctx.eps, ctx.narrow = eps, branch.dtype
         return sum, y
