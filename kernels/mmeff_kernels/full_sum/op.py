@@ -56,10 +56,9 @@ def full_sum(
     """
     _check(q, k, v, feature, rotation, lengths, cu_seqlens, impl)
     if _serves(impl, q, k, v):
-        from .operators import FullSum, forward
+        from .operators import FullSum
 
-        run = FullSum.apply if torch.is_grad_enabled() else forward
-        return run(q, k, v, *_flat(q, feature, normalize, rotation, scale, eps, lengths, cu_seqlens))
+        return FullSum.apply(q, k, v, *_flat(q, feature, normalize, rotation, scale, eps, lengths, cu_seqlens))
     options = {"normalize": normalize, "scale": scale, "eps": eps}
     if impl == "reference":
         segments = _segments(q, lengths, cu_seqlens)
@@ -85,7 +84,7 @@ def full_sum_qkvpacked(
     if qkv.dim() != 5 or qkv.shape[2] != 3:
         raise ValueError(f"qkv must be (B, L, 3, H, K), not {tuple(qkv.shape)}")
     q, k, v = qkv.unbind(2)
-    if not torch.is_grad_enabled() or not _serves(impl, q, k, v):
+    if not _serves(impl, q, k, v):
         return full_sum(
             q, k, v, feature, normalize=normalize, rotation=rotation, scale=scale, eps=eps, lengths=lengths,
             cu_seqlens=cu_seqlens, impl=impl,

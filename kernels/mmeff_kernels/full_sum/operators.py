@@ -208,20 +208,11 @@ def backward_flops(do: Any, q: Any, k: Any, v: Any, *_: Any, **__: Any) -> int:
     return 4 * _products(q, v)
 
 
-def forward(q: Tensor, k: Tensor, v: Tensor, *rest: Any) -> Tensor:
-    """o alone, of the same arguments as `FullSum`: where no gradient is wanted."""
-    return torch.ops.mmeff.full_sum_forward(*_readable(q, k, v), *rest)[0]
-
-
-def _readable(*tensors: Tensor) -> list[Tensor]:
-    return [t if t.stride(-1) == 1 else t.contiguous() for t in tensors]
-
-
 Given = tuple[Tensor | None, ...]  # cos, sin, lengths
 
 
 def _run(ctx: Any, q: Tensor, k: Tensor, v: Tensor, given: Given, options: tuple[Any, ...]) -> Tensor:
-    q, k, v = _readable(q, k, v)
+    q, k, v = (t if t.stride(-1) == 1 else t.contiguous() for t in (q, k, v))
     o, sums, w = torch.ops.mmeff.full_sum_forward(q, k, v, *given, *options)
     kept = w if q.shape[-1] <= block_of(v.dtype) else o  # o is not read again where all features are in one block
     ctx.save_for_backward(q, k, v, *given, kept, sums, w)
