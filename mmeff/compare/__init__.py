@@ -1,0 +1,1 @@
+"""Which backbone, for which signal, at which length, on this machine."""

@@ -1,0 +1,100 @@
+"""What one example costs by count: FLOPs, bytes, the size of recurrent states. Nothing is computed."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import DataDependentOutputException, DynamicOutputShapeException
+from torch.func import functional_call
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import FlopCounterMode
+
+from mmeff.compare.formulas import CORRECTIONS, as_kernels
+
+
+@dataclass(frozen=True)
+class Counts:
+    """Of one example; None where the work depends on the data (mixtures of experts).
+
+    FLOPs are those of products, convolutions and attention, and of scans by their own formulas, which count the
+    exponentials too; what else works on elements (norms, activations, sums) is left out, as torch does. Operators are
+    counted in the form that the kernels have, also where another form runs on a CPU.
+    """
+
+    forward_flops: int | None = None
+    forward_macs: int | None = None
+    training_flops: int | None = None
+    bytes_moved: int | None = None
+    state_bytes: int | None = None
+
+
+class Traffic(TorchDispatchMode):
+    """Counts the bytes that operators read and write, and those of the recurrent states that they hold.
+
+    Each operator reads its inputs once and writes its outputs once; views move nothing.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.bytes = self.states = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        made = [t for t in tree_leaves(out) if isinstance(t, Tensor)]
+        if made and not func.is_view and "empty" not in str(func):
+            read = [t for t in tree_leaves((args, kwargs)) if isinstance(t, Tensor)]
+            self.bytes += sum(map(stored_bytes, read + made))
+        self.states += state_bytes(func, args, out)
+        return out
+
+
+def stored_bytes(tensor: Tensor) -> int:
+    """Bytes that a tensor reads of its memory: repeated elements count once."""
+    return min(tensor.numel() * tensor.itemsize, tensor.untyped_storage().nbytes())
+
+
+def state_bytes(func: Any, args: tuple[Any, ...], out: Any) -> int:
+    """Bytes of fp32 that a recurrence carries from token to token for the rows that it is given, in all directions.
+
+    Selective scans: E channels of N numbers for each route. Decaying states: K x V numbers for each head.
+    """
+    name = func._schema.name
+    if name == "mmeff::decay_forward":
+        return 4 * out[1].numel()
+    if name == "mmeff::selective_scan_forward":
+        x, A = args[0], args[2]  # ([K,] B, L, D), ([K,] N, D)
+        return 4 * args[ROUTES] * x.shape[-3] * A.shape[-2] * A.shape[-1]
+    return 0
+
+
+#: Place of the number of routes among the arguments of the selective scan's operator.
+ROUTES = 11
+
+
+def count(model: nn.Module, raw: Tensor, bf16: bool = False) -> Counts:
+    """Counts of a training and of a forward pass over raw signals (1, ...); bytes in bf16 under autocast, or fp32."""
+    try:
+        with as_kernels(), torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+            return _counted(model, raw)
+    except (DataDependentOutputException, DynamicOutputShapeException):
+        return Counts()
+
+
+def _counted(model: nn.Module, raw: Tensor) -> Counts:
+    named = [*model.named_parameters(), *model.named_buffers()]
+    weights = {name: torch.empty_like(t, device="cpu").requires_grad_(t.requires_grad) for name, t in named}
+    raw = torch.empty_like(raw, device="cpu")
+    training = FlopCounterMode(display=False, custom_mapping=CORRECTIONS)
+    forward = FlopCounterMode(display=False, custom_mapping=CORRECTIONS)
+    traffic = Traffic()
+    was_training = model.training
+    # With gradients: torch's own layers have a shortcut without them, whose FLOPs nobody counts.
+    with forward, traffic:
+        functional_call(model.eval(), weights, (raw,))
+    with training:
+        functional_call(model.train(), weights, (raw,)).sum().backward()
+    model.train(was_training)
+    flops = forward.get_total_flops()
+    return Counts(flops, flops // 2, training.get_total_flops(), traffic.bytes, traffic.states or None)

@@ -1,0 +1,97 @@
+"""Contenders made ready: widths matched to the budget, those that cannot serve a recipe left out."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mmeff.compare.budget import matched
+from mmeff.compare.contenders import Contender, Model, build_data, build_task
+from mmeff.compare.plan import Budget, Lengths
+from mmeff.compare.schema import UNITS
+from mmeff.compare.signals import own_length, random_signals
+from mmeff.errors import InputError
+from mmeff.spec import DataSpec
+
+
+@dataclass(frozen=True)
+class Field:
+    """One recipe: its signal, and those that compete on it, by the names of their backbones."""
+
+    recipe: str
+    specs: dict[str, DataSpec]
+    #: Ids of a text tokenizer.
+    vocab: int
+    #: At which the recipe trains.
+    own_length: float
+    #: At which speed is measured.
+    lengths: tuple[float, ...]
+    contenders: dict[str, Contender] = field(default_factory=dict)
+    #: Those whose models cannot be built, and why.
+    failed: dict[str, tuple[Contender, str]] = field(default_factory=dict)
+
+    @property
+    def spec(self) -> DataSpec:
+        return next(iter(self.specs.values()))
+
+    @property
+    def unit(self) -> str:
+        return UNITS[self.spec.modality]  # type: ignore[index]
+
+    def signals(self, length: float, device: torch.device) -> Callable[[int], Tensor]:
+        """Batch size -> random signals of a length."""
+        return lambda batch: random_signals(self.spec, self.vocab, length, batch, device)
+
+    def model(self, contender: Contender, length: float) -> Model:
+        """The contender's model for signals of a length, which models of timm must know."""
+        if contender.timm:
+            contender = contender.with_backbone(pixels=int(length))
+        return Model(build_task(contender), self.specs)
+
+    def row(self, contender: Contender, length: float) -> dict[str, Any]:
+        """The fields of a row that say what it is of."""
+        return {
+            "recipe": self.recipe, "modality": self.spec.modality, "backbone": contender.backbone,
+            "kind": contender.kind, "length": length, "unit": self.unit,
+        }  # fmt: skip
+
+
+def field_of(contenders: list[Contender], lengths: Lengths, budget: Budget | None, say: Callable[[str], None]) -> Field:
+    """The field of one recipe. `say` is told who is left out, because it cannot serve the grid of its tokens."""
+    first = contenders[0]
+    data = build_data(first)
+    data.setup()
+    if len(data.specs) > 1:
+        raise InputError(f"{first.recipe} has {len(data.specs)} signals: a comparison wants recipes of one signal")
+    (tokenizer,) = build_task(first).tokenizers.values()
+    spec = next(iter(data.specs.values()))
+    own = own_length(spec, getattr(tokenizer, "max_length", 0))
+    vocab: Any = tokenizer.embed.num_embeddings if spec.modality == "text" else 0  # type: ignore[union-attr]
+    entered = Field(first.recipe, data.specs, vocab, own, getattr(lengths, spec.modality))
+    for contender in contenders:
+        try:
+            contender = matched(contender, budget)
+            if contender.timm or _serves(contender, entered, say):
+                entered.contenders[contender.backbone] = contender
+        except Exception as error:
+            entered.failed[contender.backbone] = contender, one_line(error)
+    return entered
+
+
+def _serves(contender: Contender, entered: Field, say: Callable[[str], None]) -> bool:
+    """Whether its mixers serve the grid of the recipe's tokens."""
+    model = entered.model(contender, entered.own_length)
+    grid = model.tokens(entered.signals(entered.own_length, torch.device("cpu"))(1)).grid
+    if not model.serves(grid):
+        say(f"left out: {contender.name}, whose tokens lie on {len(grid)} " + ("axes" if len(grid) > 1 else "axis"))
+        return False
+    return True
+
+
+def one_line(error: Exception) -> str:
+    """What stands in the row of a contender that failed."""
+    if isinstance(error, torch.OutOfMemoryError):
+        return "out of memory"
+    return " ".join(str(error).split())[:200] or type(error).__name__

@@ -1,0 +1,154 @@
+"""The parts of a comparison, each of which is measured, and remembered, by itself."""
+
+import gc
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mmeff.compare.accuracy import accuracies
+from mmeff.compare.baselines import TimmModel
+from mmeff.compare.budget import parameters
+from mmeff.compare.contenders import Contender, Model
+from mmeff.compare.counts import count
+from mmeff.compare.entrants import Field, one_line
+from mmeff.compare.journal import Values
+from mmeff.compare.memory import limited, memory_end, peaks
+from mmeff.compare.plan import Memory, Plan, Speed, Train
+from mmeff.compare.speed import joules, latencies, rates
+from mmeff.compare.steps import Steps, fitting
+
+#: Least steps between lengths in the search for the end of memory.
+LEAST = {"image": 16, "audio": 0.1, "text": 16}
+#: Classes whose instances make a backbone's depth.
+BLOCKS = ("Block", "TransformerEncoderLayer")
+
+
+@dataclass(frozen=True)
+class Part:
+    """One measurement of some contenders of a field at one length.
+
+    key      what the values depend on besides the contender, in plain values
+    measure  contenders by name -> what was found, fields of a row by name
+    """
+
+    name: str
+    field: Field
+    length: float
+    contenders: dict[str, Contender]
+    key: dict[str, Any]
+    measure: Callable[[dict[str, Contender]], dict[str, Values]]
+
+
+def parts_of(plan: Plan, fields: list[Field], device: torch.device) -> list[Part]:
+    """Speed of all contenders of a recipe at one length together; then where memory ends, and accuracy, one by one."""
+    parts = [_speed(field, length, plan.speed, device) for field in fields for length in field.lengths]
+    alone = [(field, contender) for field in fields for contender in field.contenders.values()]
+    if plan.memory is not None and device.type == "cuda":
+        parts += [_memory(field, contender, plan.memory, device) for field, contender in alone if field.lengths]
+    if plan.train is not None:
+        parts += [_accuracy(field, contender, plan.train, device) for field, contender in alone]
+    return parts
+
+
+def _speed(field: Field, length: float, speed: Speed, device: torch.device) -> Part:
+    group = {name: contender.config for name, contender in field.contenders.items()}
+    key = {"what": "speed", "length": length, "group": group, "speed": asdict(speed)}
+    measure = partial(speeds, field, length, speed, device)
+    return Part(f"speed: {field.recipe}, {length:g} {field.unit}", field, length, field.contenders, key, measure)
+
+
+def _memory(field: Field, contender: Contender, memory: Memory, device: torch.device) -> Part:
+    key = {"what": "memory", "config": contender.config, "memory": asdict(memory), "from": field.lengths[0]}
+    measure = partial(memory_ends, field, memory, device)
+    alone = {contender.backbone: contender}
+    return Part(f"end of memory: {contender.name}", field, field.lengths[-1], alone, key, measure)
+
+
+def _accuracy(field: Field, contender: Contender, train: Train, device: torch.device) -> Part:
+    key = {"what": "accuracy", "config": contender.config, "train": asdict(train)}
+    measure = partial(learned, field, train, device)
+    alone = {contender.backbone: contender}
+    return Part(f"accuracy: {contender.name}", field, field.own_length, alone, key, measure)
+
+
+def sized(model: Model, raw: Tensor) -> Values:
+    """Size and counts of a model that is shown raw signals (1, ...)."""
+    timm = isinstance(model.backbone, TimmModel)
+    with torch.no_grad():
+        tokens = None if timm else model.tokens(raw).x.shape[1]
+    blocks = sum(type(module).__name__ in BLOCKS for module in model.backbone.modules())
+    return {
+        "dim": None if timm else model.backbone.in_dim,
+        "depth": None if timm else blocks,
+        "parameters": parameters(model.backbone),
+        "tokens": tokens,
+        **asdict(count(model, raw, bf16=raw.is_cuda)),
+    }
+
+
+def speeds(
+    field: Field, length: float, speed: Speed, device: torch.device, contenders: dict[str, Contender]
+) -> dict[str, Values]:
+    """Size, counts, throughput, latency and memory of all contenders, in turn; of one that fails its error."""
+    signals = field.signals(length, device)
+    found: dict[str, Values] = {}
+    steps: dict[str, Steps] = {}
+    for name, contender in contenders.items():
+        try:
+            fitted = fitting(field.model(contender, length), signals, speed.batch, device)
+            found[name] = {**sized(fitted.model, signals(1)), "batch": fitted.batch, **peaks(fitted)}
+            steps[name] = fitted
+        except Exception as error:
+            found[name] = {"error": one_line(error)}
+        free()
+    if not steps:
+        return found
+    singles = {name: Steps(taken.model, signals, 1, device) for name, taken in steps.items()}
+    rounds = (
+        rates(steps, "infer", speed.runs, speed.seconds),
+        rates(steps, "train", speed.runs, speed.seconds),
+        latencies(singles, speed.seconds),
+    )
+    for measured in rounds:
+        for name, values in measured.items():
+            found[name] |= values
+    for name, taken in steps.items():
+        found[name]["joules"] = joules(taken, found[name]["training"])
+    return found
+
+
+def memory_ends(
+    field: Field, memory: Memory, device: torch.device, contenders: dict[str, Contender]
+) -> dict[str, Values]:
+    """Where memory ends for one contender."""
+    ((name, contender),) = contenders.items()
+
+    def step(length: float) -> None:
+        free()
+        Steps(field.model(contender, length), field.signals(length, device), 1, device).train()
+        torch.cuda.synchronize()
+
+    with limited(memory.gib, device):
+        end = memory_end(step, field.lengths[0], LEAST[field.spec.modality], memory.seconds)
+    return {name: {"memory_ends_at": end}}
+
+
+def learned(field: Field, train: Train, device: torch.device, contenders: dict[str, Contender]) -> dict[str, Values]:
+    """Accuracy of one contender, beside its size and counts at the length at which it learned."""
+    ((name, contender),) = contenders.items()
+    if contender.timm:
+        contender = contender.with_backbone(pixels=int(field.own_length))
+    found = accuracies(contender, train, device)
+    raw = field.signals(field.own_length, device)(1)
+    return {name: {**sized(field.model(contender, field.own_length).to(device), raw), **found}}
+
+
+def free() -> None:
+    """Give back what contenders have left behind."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()

@@ -1,0 +1,66 @@
+"""Plots: what is drawn of which rows, and where names go."""
+
+from itertools import pairwise
+
+import pytest
+from rows import ABOUT, row, three_modalities, timed
+
+from mmeff.compare.drawing import looks
+from mmeff.compare.facts import facts
+from mmeff.compare.labels import Box, around, away_from, spread_out
+from mmeff.compare.plots import frontier, pictures, write_plots
+
+
+def test_each_recipe_gets_the_plots_that_it_has_values_for(tmp_path):
+    rows = three_modalities()
+    names = {picture.name for picture in pictures(rows)}
+    assert {"training-digits", "memory-tones", "training-glosses"} < names
+    assert not [name for name in names if "latency" in name or "flops" in name], "nothing of this was measured"
+    write_plots(tmp_path / "plots", rows)
+    assert {path.stem for path in (tmp_path / "plots").glob("*.png")} == names
+    assert all(path.read_bytes().startswith(b"\x89PNG") for path in (tmp_path / "plots").iterdir())
+
+
+def test_one_length_is_no_line():
+    assert not pictures([timed("vim", 512, 1.0), timed("attention", 512, 2.0)])
+
+
+def test_accuracy_is_shown_at_the_length_where_most_were_trained():
+    rows = [row(name, 128, accuracy=0.8, train_seconds=2.0) for name in ("vim", "gla")]
+    rows += [row("vim", 512, accuracy=0.9, train_seconds=9.0)]
+    (picture,) = pictures(rows)
+    assert picture.name == "accuracy-train_seconds-glosses" and "128 tokens" in picture.title
+    assert "vim, gla" in picture.alt or "gla, vim" in picture.alt
+
+
+def test_the_frontier_is_what_no_cheaper_one_beats():
+    assert frontier([(3, 5.0), (1, 2.0), (2, 1.0), (2, 4.0), (4, 5.0)]) == [(1, 2.0), (2, 4.0), (3, 5.0)]
+
+
+def test_twenty_contenders_look_different_and_attention_stands_out():
+    names = ["attention", *map(str, range(24))]
+    style = looks(names)
+    assert len({(look.colour, look.dash) for look in style.values()}) == len(names)
+    assert style["attention"].width > max(style[name].width for name in names[1:])
+
+
+@pytest.mark.parametrize("heights", [[0, 0, 0], [10, 50, 90], [95, 96, 97, 98], [40, 41, 60, 61, 62]])
+def test_names_at_ends_are_apart_in_order_and_within_bounds(heights):
+    placed = spread_out(heights, 10, 0, 100)
+    assert all(b - a >= 10 - 1e-9 for a, b in pairwise(placed))
+    assert placed[0] >= 0 and placed[-1] <= 100
+    if heights == [10, 50, 90]:
+        assert placed == heights, "what has room stays"
+
+
+def test_names_around_points_leave_them_free():
+    box = around(50, 50, 0.0, 8, 30, 10)
+    assert box == Box(58, 45, 88, 55)
+    assert away_from(box, 50, 50) == 8 and away_from(box, 60, 50) == 0
+    assert box.shared(Box(80, 50, 100, 100)) == 8 * 5 and box.area() == 300
+
+
+def test_facts_of_a_run_are_plain():
+    found = dict(facts({**ABOUT, "cpu_model": ["a", 1]}))
+    assert list(found) == ["Device", "CPU threads", "Versions", "Commit", "Date", "Cpu model", "Command"]
+    assert found["Cpu model"] == "a 1"
