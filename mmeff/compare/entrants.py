@@ -44,6 +44,14 @@ class Field:
         """Batch size -> random signals of a length."""
         return lambda batch: random_signals(self.spec, self.vocab, length, batch, device)
 
+    def tokens(self, length: float) -> int:
+        """Of one example of a length, as the recipe's tokenizer cuts it."""
+        cut = next((each for each in self.contenders.values() if not each.timm), None)
+        if cut is None:
+            raise InputError(f"speed.tokens: {self.recipe} has no contender that takes its tokens; give speed.batch")
+        with torch.no_grad():
+            return self.model(cut, length).tokens(self.signals(length, torch.device("cpu"))(1)).x.shape[1]
+
     def model(self, contender: Contender, length: float) -> Model:
         """The contender's model for signals of a length, which models of timm must know."""
         if contender.timm:

@@ -95,11 +95,12 @@ def speeds(
 ) -> dict[str, Values]:
     """Size, counts, throughput, latency and memory of all contenders, in turn; of one that fails its error."""
     signals = field.signals(length, device)
+    batch = speed.batch if speed.tokens is None else max(1, speed.tokens // field.tokens(length))
     found: dict[str, Values] = {}
     steps: dict[str, Steps] = {}
     for name, contender in contenders.items():
         try:
-            fitted = fitting(field.model(contender, length), signals, speed.batch, device)
+            fitted = fitting(field.model(contender, length), signals, batch, device)
             found[name] = {**sized(fitted.model, signals(1)), "batch": fitted.batch, **peaks(fitted)}
             steps[name] = fitted
         except Exception as error:

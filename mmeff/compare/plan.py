@@ -75,15 +75,17 @@ class Speed:
     Args:
         runs: rounds, in each of which every contender takes its turn.
         batch: examples at once; halved for a contender that runs out of memory.
+        tokens: instead, as many examples at each length as hold so many tokens, where a GPU shall be full.
         seconds: for each contender and measurement, on average; then no further round begins, after three at least.
     """
 
     runs: int = 10
     batch: int = 8
+    tokens: int | None = None
     seconds: float = 2.0
 
     def __post_init__(self) -> None:
-        _positive("speed.", runs=self.runs, batch=self.batch, seconds=self.seconds)
+        _positive("speed.", runs=self.runs, batch=self.batch, tokens=self.tokens, seconds=self.seconds)
 
 
 @dataclass(frozen=True)

@@ -105,6 +105,14 @@ def test_what_is_measured_is_not_measured_again(here: Path, quick: list[str], un
     assert quick == [*ALL, *ALL[:2]]
 
 
+def test_a_batch_may_be_counted_in_tokens(here: Path, unreported: list[Path]) -> None:
+    assert compare("--speed-only", "--speed.tokens", "200") == 0
+    found = rows()  # 49 tokens an image of 28 pixels, 64 of 32
+    assert (found["attention", 28].batch, found["linear", 32].batch) == (4, 3)
+    assert compare("--speed-only", "--speed.tokens", "10", "--lengths.image", "[28]") == 0
+    assert rows()["attention", 28].batch == 1, "one at least"
+
+
 def test_other_code_is_measured_anew(
     here: Path, quick: list[str], unreported: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
