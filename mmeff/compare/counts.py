@@ -86,15 +86,15 @@ def _counted(model: nn.Module, raw: Tensor) -> Counts:
     named = [*model.named_parameters(), *model.named_buffers()]
     weights = {name: torch.empty_like(t, device="cpu").requires_grad_(t.requires_grad) for name, t in named}
     raw = torch.empty_like(raw, device="cpu")
-    training = FlopCounterMode(display=False, custom_mapping=CORRECTIONS)
-    forward = FlopCounterMode(display=False, custom_mapping=CORRECTIONS)
+    counter = FlopCounterMode(display=False, custom_mapping=CORRECTIONS)
     traffic = Traffic()
     was_training = model.training
-    # With gradients: torch's own layers have a shortcut without them, whose FLOPs nobody counts.
-    with forward, traffic:
-        functional_call(model.eval(), weights, (raw,))
-    with training:
-        functional_call(model.train(), weights, (raw,)).sum().backward()
+    # With gradients: torch's own layers have a shortcut without them, whose FLOPs nobody counts. A training step is
+    # this pass and its backward one: what training does besides (dropout) has no products.
+    with counter:
+        with traffic:
+            logits = functional_call(model.eval(), weights, (raw,))
+        flops = counter.get_total_flops()
+        logits.sum().backward()
     model.train(was_training)
-    flops = forward.get_total_flops()
-    return Counts(flops, flops // 2, training.get_total_flops(), traffic.bytes, traffic.states or None)
+    return Counts(flops, flops // 2, counter.get_total_flops(), traffic.bytes, traffic.states or None)

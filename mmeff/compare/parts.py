@@ -105,7 +105,7 @@ def speeds(
             steps[name] = fitted
         except Exception as error:
             found[name] = {"error": one_line(error)}
-        free()
+            free()
     if not steps:
         return found
     singles = {name: Steps(taken.model, signals, 1, device) for name, taken in steps.items()}

@@ -72,7 +72,7 @@ def latencies(found: dict[str, Steps], seconds: float) -> dict[str, dict[str, fl
     }
 
 
-def joules(steps: Steps, examples_per_second: float, seconds: float = 0.5) -> float | None:
+def joules(steps: Steps, examples_per_second: float, seconds: float = 0.3) -> float | None:
     """Energy of an example in training: the power that the device reports while it trains. None where it reports none.
 
     NVML averages power over up to a second, so a short loop reads what came before it as well.
