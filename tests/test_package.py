@@ -46,7 +46,11 @@ FORBIDDEN = {
     "mmeff_kernels": ("mmeff", "lightning", "timm", "torchaudio", "torchvision"),
 }
 #: What stands on top -> the modules that may import it, besides itself.
-ONLY_FROM = {"mmeff.cli": (), "mmeff.checkpoint": ("mmeff", "mmeff.cli.export", "mmeff.cli.predict")}
+ONLY_FROM = {
+    "mmeff.cli": (),
+    "mmeff.compare": ("mmeff.cli.compare",),
+    "mmeff.checkpoint": ("mmeff", "mmeff.cli.export", "mmeff.cli.predict"),
+}
 
 
 def module_of(path: Path) -> str:

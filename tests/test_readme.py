@@ -14,7 +14,13 @@ from mmeff.data import Digits, Glosses, Tones
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
 BLOCKS = re.findall(r"^```\n(.*?)^```$", README, flags=re.DOTALL | re.MULTILINE)
-QUICK = ["--trainer.max_epochs=1", *(f"--trainer.limit_{split}_batches=2" for split in ("train", "val", "test"))]
+QUICK = {
+    "fit": ["--trainer.max_epochs=1", *(f"--trainer.limit_{split}_batches=2" for split in ("train", "val", "test"))],
+    "compare": [
+        "--recipes=[recipes/vision/digits.yaml]", "--lengths={image: [28]}", "--train={steps: 2}",
+        "--speed={runs: 3, seconds: 0.1, batch: 2}",
+    ],
+}  # fmt: skip
 
 
 def commands() -> list[list[str]]:
@@ -60,16 +66,16 @@ def own_files(tmp_path, monkeypatch) -> None:
 
 
 def test_every_command_works(own_files, capsys):
-    """Fits take two steps; recipes are found in the package, as they are after an installation."""
+    """Fits and comparisons take two steps; recipes are found in the package, as they are after an installation."""
     ran = [words for words in commands() if words[0] == "mmeff"]
     for words in ran:
-        code = main([*words[1:], *(QUICK if words[1] == "fit" else [])])
+        code = main([*words[1:], *QUICK.get(words[1], [])])
         assert code == 0, f"{shlex.join(words)}: {capsys.readouterr().err}"
-    assert {words[1] for words in ran} >= {"fit", "predict", "export", "list"}
+    assert {words[1] for words in ran} >= {"fit", "predict", "export", "list", "compare"}
 
 
 def test_every_line_of_python_works(own_files):
-    main(["fit", "-c", "recipes/vision/digits.yaml", *QUICK])
+    main(["fit", "-c", "recipes/vision/digits.yaml", *QUICK["fit"]])
     lines = re.findall(r"`(mmeff\.\w+\([^`]*\))`", README)
     assert lines
     for line in lines:

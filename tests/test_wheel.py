@@ -14,6 +14,7 @@ def test_a_wheel_holds_the_code_the_recipes_and_the_assets(tmp_path):
     with zipfile.ZipFile(path) as file:
         names = set(file.namelist())
     wanted = {path.relative_to(ROOT).as_posix() for path in (ROOT / "mmeff").rglob("*.py")} | {"mmeff/py.typed"}
+    wanted |= {path.relative_to(ROOT).as_posix() for path in (ROOT / "mmeff").rglob("*.html")}
     wanted |= {path.relative_to(ROOT / "kernels").as_posix() for path in (ROOT / "kernels/mmeff_kernels").rglob("*.py")}
     for folder in ("recipes", "assets"):
         files = [path for path in (ROOT / folder).rglob("*") if path.suffix in (".yaml", ".png", ".ogg", ".csv", ".xz")]

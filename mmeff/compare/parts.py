@@ -13,6 +13,7 @@ from mmeff.compare.accuracy import accuracies
 from mmeff.compare.baselines import TimmModel
 from mmeff.compare.budget import parameters
 from mmeff.compare.contenders import Contender, Model
+from mmeff.compare.counting import counts_of
 from mmeff.compare.counts import count
 from mmeff.compare.entrants import Field, one_line
 from mmeff.compare.journal import Values
@@ -76,7 +77,7 @@ def _accuracy(field: Field, contender: Contender, train: Train, device: torch.de
 
 
 def sized(model: Model, raw: Tensor) -> Values:
-    """Size and counts of a model that is shown raw signals (1, ...)."""
+    """Width, depth, parameters and tokens of a model that is shown raw signals (1, ...)."""
     timm = isinstance(model.backbone, TimmModel)
     with torch.no_grad():
         tokens = None if timm else model.tokens(raw).x.shape[1]
@@ -86,7 +87,6 @@ def sized(model: Model, raw: Tensor) -> Values:
         "depth": None if timm else blocks,
         "parameters": parameters(model.backbone),
         "tokens": tokens,
-        **asdict(count(model, raw, bf16=raw.is_cuda)),
     }
 
 
@@ -96,12 +96,16 @@ def speeds(
     """Size, counts, throughput, latency and memory of all contenders, in turn; of one that fails its error."""
     signals = field.signals(length, device)
     batch = speed.batch if speed.tokens is None else max(1, speed.tokens // field.tokens(length))
+    counted = counts_of(field, length, contenders, device.type == "cuda")
     found: dict[str, Values] = {}
     steps: dict[str, Steps] = {}
     for name, contender in contenders.items():
         try:
+            counts = counted[name]
+            if isinstance(counts, Exception):
+                raise counts
             fitted = fitting(field.model(contender, length), signals, batch, device)
-            found[name] = {**sized(fitted.model, signals(1)), "batch": fitted.batch, **peaks(fitted)}
+            found[name] = {**sized(fitted.model, signals(1)), **counts, "batch": fitted.batch, **peaks(fitted)}
             steps[name] = fitted
         except Exception as error:
             found[name] = {"error": one_line(error)}
@@ -145,7 +149,8 @@ def learned(field: Field, train: Train, device: torch.device, contenders: dict[s
         contender = contender.with_backbone(pixels=int(field.own_length))
     found = accuracies(contender, train, device)
     raw = field.signals(field.own_length, device)(1)
-    return {name: {**sized(field.model(contender, field.own_length).to(device), raw), **found}}
+    model = field.model(contender, field.own_length).to(device)
+    return {name: {**sized(model, raw), **asdict(count(model, raw, bf16=raw.is_cuda)), **found}}
 
 
 def free() -> None:

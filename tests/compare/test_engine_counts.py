@@ -8,7 +8,11 @@ import torch
 from torch import Tensor, nn
 
 import mmeff.mixers
+from mmeff.cli.compare import contenders_of
+from mmeff.compare import counting
 from mmeff.compare.counts import count
+from mmeff.compare.entrants import field_of
+from mmeff.compare.plan import Lengths, Plan
 from mmeff.feedforward import MoE
 from mmeff.mixers import Attention, BiMamba, Mixer
 
@@ -203,6 +207,27 @@ def test_counting_leaves_operators_tables_and_model_as_they_were() -> None:
     count(mixer, x)
     assert torch.equal(mixer(x), before) and mixer.training
     assert type(before) is torch.Tensor
+
+
+def test_many_processes_count_what_one_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    backbones = "recipes/backbones/attention.yaml", "recipes/backbones/vim.yaml"
+    entered = contenders_of(Plan(("recipes/vision/digits.yaml",), backbones))
+    field = field_of(entered, Lengths(), None, print)
+    field.contenders["broken"] = field.contenders["vim"].with_backbone(depth=0)
+    pools = []
+    for cores in (2, 4):
+        monkeypatch.setattr(counting.os, "cpu_count", lambda cores=cores: cores)
+        monkeypatch.setattr(counting, "LEAST", 2)
+        counting._pool.cache_clear()
+        pools.append((counting._pool(), counting.counts_of(field, 28.0, field.contenders, bf16=False)))
+    (none, alone), (pool, together) = pools
+    assert none is None and pool is not None
+    pool.shutdown()
+    counting._pool.cache_clear()
+    assert "depth of 1 or more" in str(alone.pop("broken")) and "depth of 1 or more" in str(together.pop("broken"))
+    assert alone == together
+    attention = together["attention"]
+    assert isinstance(attention, dict) and attention["training_flops"] > 2 * attention["forward_flops"] > 0
 
 
 def test_work_that_depends_on_the_data_is_not_counted() -> None:

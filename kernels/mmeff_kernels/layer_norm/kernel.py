@@ -104,7 +104,7 @@ def add_layer_norm(
 
 
 class LayerNorm(torch.autograd.Function):
-    """x (M, D), weight and bias (D,) fp32 -> y (M, D) of the type asked for; computed in fp32."""
+    """x (..., D), weight and bias (D,) fp32 -> y (..., D) of the type asked for; computed in fp32."""
 
     @staticmethod
     def forward(  # pyright: ignore[reportIncompatibleMethodOverride]
@@ -125,7 +125,7 @@ class LayerNorm(torch.autograd.Function):
 
 
 class AddLayerNorm(torch.autograd.Function):
-    """x and branch (M, D), weight and bias (D,) fp32 -> x + branch in x's type, and y (M, D) of the type asked for."""
+    """x and branch (..., D), weight and bias (D,) fp32 -> x + branch in x's type, y (..., D) of the type asked for."""
 
     @staticmethod
     def forward(  # pyright: ignore[reportIncompatibleMethodOverride]
@@ -148,7 +148,8 @@ class AddLayerNorm(torch.autograd.Function):
 def _run_forward(
     x: Tensor, branch: Tensor | None, weight: Tensor, bias: Tensor, sum: Tensor | None, y: Tensor, eps: float
 ) -> None:
-    rows, channels = x.shape
+    channels = x.shape[-1]
+    rows = x.numel() // channels
     BR, BD = _tile(channels)
     _forward(
         -(-rows // BR),
@@ -162,7 +163,8 @@ def _run_backward(
     x: Tensor, weight: Tensor, gy: Tensor, gsum: Tensor | None, gx: Tensor, gbranch: Tensor | None, eps: float
 ) -> tuple[Tensor, ...]:
     """Fills gx and gbranch, returns those of weight and bias."""
-    rows, channels = x.shape
+    channels = x.shape[-1]
+    rows = x.numel() // channels
     BR, BD = _tile(channels)
     tiles = max(1, -(-rows // (BR * PROGRAMS)))
     programs = -(-rows // (BR * tiles))

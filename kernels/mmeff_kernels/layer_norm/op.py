@@ -39,10 +39,8 @@ def layer_norm(
     if _serves(impl, {"x": x}, weight, bias):
         from . import kernel
 
-        rows = x.reshape(-1, x.shape[-1])
-        given = rows, weight.float(), bias.float(), eps, dtype or x.dtype
-        y = kernel.LayerNorm.apply(*given) if torch.is_grad_enabled() else kernel.layer_norm(*given)[0]
-        return y.view(x.shape)
+        given = x, weight.float(), bias.float(), eps, dtype or x.dtype
+        return kernel.LayerNorm.apply(*given) if torch.is_grad_enabled() else kernel.layer_norm(*given)[0]
     return _norm(x, weight, bias, eps, dtype or x.dtype)
 
 
@@ -69,10 +67,8 @@ def add_layer_norm(
     if _serves(impl, {"x": x, "branch": branch}, weight, bias):
         from . import kernel
 
-        rows = x.reshape(-1, x.shape[-1]), branch.reshape(-1, x.shape[-1])
-        given = *rows, weight.float(), bias.float(), eps, dtype or x.dtype
-        s, y = kernel.AddLayerNorm.apply(*given) if torch.is_grad_enabled() else kernel.add_layer_norm(*given)[:2]
-        return s.view(x.shape), y.view(x.shape)
+        given = x, branch, weight.float(), bias.float(), eps, dtype or x.dtype
+        return kernel.AddLayerNorm.apply(*given) if torch.is_grad_enabled() else kernel.add_layer_norm(*given)[:2]
     s = (x + branch).to(x.dtype)
     return s, _norm(s, weight, bias, eps, dtype or x.dtype)
 
