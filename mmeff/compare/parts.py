@@ -4,6 +4,7 @@ import gc
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import partial
+from statistics import median
 from typing import Any
 
 import torch
@@ -19,7 +20,7 @@ from mmeff.compare.entrants import Field, one_line
 from mmeff.compare.journal import Values
 from mmeff.compare.memory import limited, memory_end, peaks
 from mmeff.compare.plan import Memory, Plan, Speed, Train
-from mmeff.compare.speed import joules, latencies, rates
+from mmeff.compare.speed import joules, samples
 from mmeff.compare.steps import Steps, fitting
 
 #: Least steps between lengths in the search for the end of memory.
@@ -45,21 +46,27 @@ class Part:
 
 
 def parts_of(plan: Plan, fields: list[Field], device: torch.device) -> list[Part]:
-    """Speed of all contenders of a recipe at one length together; then where memory ends, and accuracy, one by one."""
-    parts = [_speed(field, length, plan.speed, device) for field in fields for length in field.lengths]
+    """Speed of all contenders of a recipe at one length together; then where memory ends, and accuracy, one by one; and
+    speed once more, as many times as is visited."""
+    visits = [
+        [_speed(field, length, plan.speed, device, visit) for field in fields for length in field.lengths]
+        for visit in range(plan.speed.visits)
+    ]
+    parts = visits[0]
     alone = [(field, contender) for field in fields for contender in field.contenders.values()]
     if plan.memory is not None and device.type == "cuda":
         parts += [_memory(field, contender, plan.memory, device) for field, contender in alone if field.lengths]
     if plan.train is not None:
         parts += [_accuracy(field, contender, plan.train, device) for field, contender in alone]
-    return parts
+    return [*parts, *(part for again in visits[1:] for part in again)]
 
 
-def _speed(field: Field, length: float, speed: Speed, device: torch.device) -> Part:
+def _speed(field: Field, length: float, speed: Speed, device: torch.device, visit: int) -> Part:
     group = {name: contender.config for name, contender in field.contenders.items()}
-    key = {"what": "speed", "length": length, "group": group, "speed": asdict(speed)}
-    measure = partial(speeds, field, length, speed, device)
-    return Part(f"speed: {field.recipe}, {length:g} {field.unit}", field, length, field.contenders, key, measure)
+    key = {"what": "speed", "length": length, "group": group, "speed": asdict(speed), "visit": visit}
+    measure = partial(speeds, field, length, speed, device, visit == 0)
+    again = f", visit {visit + 1}" if visit else ""
+    return Part(f"speed: {field.recipe}, {length:g} {field.unit}{again}", field, length, field.contenders, key, measure)
 
 
 def _memory(field: Field, contender: Contender, memory: Memory, device: torch.device) -> Part:
@@ -91,21 +98,24 @@ def sized(model: Model, raw: Tensor) -> Values:
 
 
 def speeds(
-    field: Field, length: float, speed: Speed, device: torch.device, contenders: dict[str, Contender]
+    field: Field, length: float, speed: Speed, device: torch.device, first: bool, contenders: dict[str, Contender]
 ) -> dict[str, Values]:
-    """Size, counts, throughput, latency and memory of all contenders, in turn; of one that fails its error."""
+    """What each pass of all contenders takes, in turn; of one that fails its error. On the first visit also size,
+    counts, memory and energy."""
     signals = field.signals(length, device)
     batch = speed.batch if speed.tokens is None else max(1, speed.tokens // field.tokens(length))
-    counted = counts_of(field, length, contenders, device.type == "cuda")
+    counted = counts_of(field, length, contenders, device.type == "cuda") if first else {}
     found: dict[str, Values] = {}
     steps: dict[str, Steps] = {}
     for name, contender in contenders.items():
         try:
-            counts = counted[name]
-            if isinstance(counts, Exception):
-                raise counts
             fitted = fitting(field.model(contender, length), signals, batch, device)
-            found[name] = {**sized(fitted.model, signals(1)), **counts, "batch": fitted.batch, **peaks(fitted)}
+            found[name] = {"batch": fitted.batch}
+            if first:
+                counts = counted[name]
+                if isinstance(counts, Exception):
+                    raise counts
+                found[name] |= {**sized(fitted.model, signals(1)), **counts, **peaks(fitted)}
             steps[name] = fitted
         except Exception as error:
             found[name] = {"error": one_line(error)}
@@ -113,16 +123,10 @@ def speeds(
     if not steps:
         return found
     singles = {name: Steps(taken.model, signals, 1, device) for name, taken in steps.items()}
-    rounds = (
-        rates(steps, "infer", speed.runs, speed.seconds),
-        rates(steps, "train", speed.runs, speed.seconds),
-        latencies(singles, speed.seconds),
-    )
-    for measured in rounds:
-        for name, values in measured.items():
-            found[name] |= values
-    for name, taken in steps.items():
-        found[name]["joules"] = joules(taken, found[name]["training"])
+    for name, taken in samples(steps, singles, speed).items():
+        found[name]["samples"] = taken
+        if first:
+            found[name]["joules"] = joules(steps[name], steps[name].batch / median(taken["training"]))
     return found
 
 

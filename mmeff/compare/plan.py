@@ -74,18 +74,24 @@ class Speed:
 
     Args:
         runs: rounds, in each of which every contender takes its turn.
+        visits: over so many visits the rounds of a length are spread, minutes apart: a machine that is slow for a while
+            is slow in some of the rounds alone, and the spread says so.
         batch: examples at once; halved for a contender that runs out of memory.
         tokens: instead, as many examples at each length as hold so many tokens, where a GPU shall be full.
-        seconds: for each contender and measurement, on average; then no further round begins, after three at least.
+        seconds: for each contender and measurement, on average, in all visits together; then no further round begins,
+            after three at least.
     """
 
     runs: int = 10
+    visits: int = 2
     batch: int = 8
     tokens: int | None = None
     seconds: float = 2.0
 
     def __post_init__(self) -> None:
-        _positive("speed.", runs=self.runs, batch=self.batch, tokens=self.tokens, seconds=self.seconds)
+        _positive(
+            "speed.", runs=self.runs, visits=self.visits, batch=self.batch, tokens=self.tokens, seconds=self.seconds
+        )
 
 
 @dataclass(frozen=True)

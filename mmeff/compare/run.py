@@ -15,6 +15,7 @@ from mmeff.compare.plan import Plan
 from mmeff.compare.progress import Progress
 from mmeff.compare.report import write_report
 from mmeff.compare.schema import Row
+from mmeff.compare.speed import summary
 from mmeff.compare.store import write_rows
 
 #: Seconds between two reports during a run: drawing takes the time of measuring.
@@ -82,11 +83,20 @@ class Results:
         self.reported = time.monotonic()
 
     def add(self, row: dict[str, Any], values: Values) -> None:
-        """Put values into the row of a contender at a length, beside those that are there."""
-        self.values.setdefault((row["recipe"], row["backbone"], row["length"]), dict(row)).update(values)
+        """Put values into the row of a contender at a length, beside those that are there; samples to the samples."""
+        held = self.values.setdefault((row["recipe"], row["backbone"], row["length"]), {**row, "samples": {}})
+        for kind, times in values.get("samples", {}).items():
+            held["samples"].setdefault(kind, []).extend(times)
+        held.update({name: value for name, value in values.items() if name != "samples"})
 
     def rows(self) -> list[Row]:
-        return [Row(**values) for values in self.values.values()]
+        found = []
+        for values in self.values.values():
+            values = dict(values)
+            if taken := values.pop("samples"):
+                values |= summary(taken, values["batch"])
+            found.append(Row(**values))
+        return found
 
     def save(self, report: bool) -> None:
         """Write the rows; with `report` also the report, if the last one is old."""

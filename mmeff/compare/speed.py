@@ -3,32 +3,35 @@
 import time
 from collections.abc import Callable
 from statistics import median, quantiles
-from typing import Any
 
 import torch
 
+from mmeff.compare.plan import Speed
 from mmeff.compare.steps import Steps
 from mmeff_kernels.timing import once
 
 #: Calls that are not counted, and rounds that are taken however long they last.
-WARM_UP, LEAST = 2, 3
+WARM_UP, LEAST = 1, 3
 #: Rounds of passes over one example: a 95th percentile wants many.
 LATENCY_RUNS = 40
 
 Clock = Callable[[Callable[[], object]], float]
+#: Seconds of each pass, by what was measured: "inference", "training", "latency".
+Samples = dict[str, list[float]]
 
 
 def interleaved(
-    calls: dict[str, Callable[[], object]], runs: int, seconds: float, clock: Clock
+    calls: dict[str, Callable[[], object]], runs: int, seconds: float, clock: Clock, least: int = LEAST
 ) -> dict[str, list[float]]:
-    """Seconds of each call in each of `runs` rounds; fewer, when `seconds` for each of the calls have passed."""
+    """Seconds of each call in each of `runs` rounds; fewer, but `least`, when `seconds` for each of the calls have
+    passed."""
     for call in calls.values():
         for _ in range(WARM_UP):
             call()
     taken: dict[str, list[float]] = {name: [] for name in calls}
     end = time.perf_counter() + seconds * len(calls)
     for i in range(runs):
-        if i >= LEAST and time.perf_counter() > end:
+        if i >= least and time.perf_counter() > end:
             break
         for name, call in calls.items():
             taken[name].append(clock(call))
@@ -49,27 +52,33 @@ def seconds_of(call: Callable[[], object], device: torch.device) -> float:
     return begin.elapsed_time(end) / 1e3
 
 
-def rates(found: dict[str, Steps], kind: str, runs: int, seconds: float) -> dict[str, dict[str, float]]:
-    """Examples a second of `kind` ("infer" or "train"): median and quartiles, under the names of a row's fields."""
-    field = {"infer": "inference", "train": "training"}[kind]
-    device = next(iter(found.values())).device
-    calls = {name: getattr(steps, kind) for name, steps in found.items()}
-    rows = {}
-    for name, taken in interleaved(calls, runs, seconds, lambda call: seconds_of(call, device)).items():
-        low, middle, high = quantiles([found[name].batch / t for t in taken], n=4, method="inclusive")
-        rows[name] = {field: middle, f"{field}_low": low, f"{field}_high": high}
-    return rows
+def samples(batches: dict[str, Steps], singles: dict[str, Steps], speed: Speed) -> dict[str, Samples]:
+    """What one visit finds, of each contender: the seconds of forward passes and of training steps on its batch, and of
+    forward passes on one example from their start on the host until the device has ended them."""
+    device = next(iter(batches.values())).device
 
+    def turns(found: dict[str, Steps], kind: str, runs: int, clock: Clock) -> dict[str, list[float]]:
+        calls: dict[str, Callable[[], object]] = {name: getattr(steps, kind) for name, steps in found.items()}
+        share = speed.visits
+        return interleaved(calls, -(-runs // share), speed.seconds / share, clock, -(-LEAST // share))
 
-def latencies(found: dict[str, Steps], seconds: float) -> dict[str, dict[str, float]]:
-    """Milliseconds of one forward pass from its start on the host until the device has ended it: p50 and p95."""
-    device = next(iter(found.values())).device
-    calls: dict[str, Callable[[], Any]] = {name: steps.infer for name, steps in found.items()}
-    taken = interleaved(calls, LATENCY_RUNS, seconds, lambda call: once(call, device))
-    return {
-        name: {"latency_p50": median(times), "latency_p95": quantiles(times, n=20, method="inclusive")[-1]}
-        for name, times in taken.items()
+    taken = {
+        "inference": turns(batches, "infer", speed.runs, lambda call: seconds_of(call, device)),
+        "training": turns(batches, "train", speed.runs, lambda call: seconds_of(call, device)),
+        "latency": turns(singles, "infer", LATENCY_RUNS, lambda call: once(call, device) / 1e3),
     }
+    return {name: {kind: times[name] for kind, times in taken.items()} for name in batches}
+
+
+def summary(found: Samples, batch: int) -> dict[str, float]:
+    """Medians and quartiles of examples a second, p50 and p95 of milliseconds, under the names of a row's fields."""
+    row = {}
+    for kind in ("inference", "training"):
+        low, middle, high = quantiles([batch / t for t in found[kind]], n=4, method="inclusive")
+        row |= {kind: middle, f"{kind}_low": low, f"{kind}_high": high}
+    milliseconds = [1e3 * t for t in found["latency"]]
+    p95 = quantiles(milliseconds, n=20, method="inclusive")[-1]
+    return {**row, "latency_p50": median(milliseconds), "latency_p95": p95}
 
 
 def joules(steps: Steps, examples_per_second: float, seconds: float = 0.3) -> float | None:

@@ -20,6 +20,10 @@ def test_contenders_take_turns_round_by_round() -> None:
     taken = interleaved(calls, 4, 10.0, lambda call: seconds_of(call, CPU))
     assert "".join(seen) == "a" * WARM_UP + "b" * WARM_UP + "ab" * 4
     assert {name: len(times) for name, times in taken.items()} == {"a": 4, "b": 4}
+    assert (
+        len(interleaved({"slow": lambda: time.sleep(0.02)}, 9, 0.01, lambda call: seconds_of(call, CPU), 1)["slow"])
+        == 1
+    )
 
 
 def test_slow_calls_end_after_a_few_rounds() -> None:

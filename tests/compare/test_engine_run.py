@@ -25,7 +25,7 @@ PLAN: dict[str, Any] = {
     "budget": {"dim": 32, "depth": 1},
     "train": {"steps": 2, "seeds": 2},
     "lengths": {"image": [28, 32]},
-    "speed": {"runs": 3, "batch": 2, "seconds": 0.1},
+    "speed": {"runs": 3, "visits": 1, "batch": 2, "seconds": 0.1},
 }
 
 
@@ -49,9 +49,11 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Measurements that take no time; their names, as they are taken."""
     taken: list[str] = []
 
-    def speeds(field: Any, length: float, speed: Any, device: Any, contenders: dict[str, Any]) -> dict[str, Any]:
-        taken.append(f"speed {length:g} of {' '.join(contenders)}")
-        return {name: {"batch": 2, "inference": 10.0 * length} for name in contenders}
+    def speeds(field: Any, length: float, speed: Any, device: Any, first: bool, contenders: dict[str, Any]) -> Any:
+        taken.append(f"speed {length:g} of {' '.join(contenders)}" + ("" if first else ", again"))
+        times = [0.2 / length if first else 0.4 / length] * 4
+        found = {"batch": 2, "samples": dict.fromkeys(("inference", "training", "latency"), times)}
+        return dict.fromkeys(contenders, found)
 
     def accuracies(contender: Any, train: Any, device: Any) -> dict[str, Any]:
         taken.append(f"accuracy of {contender.backbone}")
@@ -111,6 +113,20 @@ def test_a_batch_may_be_counted_in_tokens(here: Path, unreported: list[Path]) ->
     assert (found["attention", 28].batch, found["linear", 32].batch) == (4, 3)
     assert compare("--speed-only", "--speed.tokens", "10", "--lengths.image", "[28]") == 0
     assert rows()["attention", 28].batch == 1, "one at least"
+
+
+def test_rounds_are_spread_over_visits(here: Path, quick: list[str], unreported: list[Path]) -> None:
+    """The median and the quartiles are those of all rounds; what one visit found is known when the other is missing."""
+    assert compare("--speed.visits", "2") == 0
+    assert quick == [*ALL, *(f"{name}, again" for name in ALL[:2])]
+    row = rows()["linear", 32]
+    assert row.inference_low == 160 and row.inference_high == 320 and row.inference == pytest.approx(240)
+    assert row.latency_p50 == pytest.approx(9.375) and row.latency_p95 == pytest.approx(12.5)
+    journal = Path("out/journal.jsonl")
+    journal.write_text("\n".join(journal.read_text().splitlines()[:-1]))
+    assert compare("--speed.visits", "2") == 0
+    assert quick[6:] == ["speed 32 of linear, again"]
+    assert rows()["linear", 32] == row
 
 
 def test_other_code_is_measured_anew(
