@@ -1,4 +1,8 @@
-"""Two runs or two machines side by side, row by row, with what got worse beyond the spread of both."""
+"""Two runs or two machines side by side, row by row, with what got worse beyond the spread of both.
+
+Contenders of one run take turns, so that a machine that is slow for a while is so for all of them. Two runs meet it at
+other times: here spreads hold also how far the machine swung during each run.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,6 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from mmeff.compare.facts import facts
+from mmeff.compare.noise import Swings, widened
 from mmeff.compare.quantities import BY_KEY, Measured, Quantity, distinct
 from mmeff.compare.ranking import by_modality
 from mmeff.compare.report import results_in
@@ -66,7 +71,8 @@ def compare_files(a: Path, b: Path) -> int:
     common = [key for key in ordered if key in second]
     for name, path, about in ((FIRST, a, about_a), (SECOND, b, about_b)):
         console.print(Text(f"{name}  {path}: {'; '.join(f'{k} {v}' for k, v in facts(about))}"))
-    found = {key: changes(first[key], second[key]) for key in common}
+    swung = about_a.get("swings", {}), about_b.get("swings", {})
+    found = {key: changes(first[key], second[key], swung) for key in common}
     console.print(side_by_side({key: (second[key], found[key]) for key in common}, console.is_terminal))
     only_in(console, FIRST, [first[key] for key in first if key not in second])
     only_in(console, SECOND, [second[key] for key in second if key not in first])
@@ -98,10 +104,14 @@ def by_key(rows: Sequence[Row], path: Path) -> dict[Key, Row]:
     return found
 
 
-def changes(first: Row, second: Row) -> list[Change]:
-    """Of every quantity that both have."""
+def changes(first: Row, second: Row, swung: tuple[Swings, Swings]) -> list[Change]:
+    """Of every quantity that both have; spreads hold the swings of the machine during each run."""
     pairs = [(quantity, quantity.read(first), quantity.read(second)) for quantity in COMPARED]
-    return [Change(quantity, one, other) for quantity, one, other in pairs if one is not None and other is not None]
+    return [
+        Change(quantity, widened(one, quantity.key, swung[0]), widened(other, quantity.key, swung[1]))
+        for quantity, one, other in pairs
+        if one is not None and other is not None
+    ]
 
 
 def fails_now(first: Row, second: Row) -> bool:

@@ -10,6 +10,7 @@ import torch
 from mmeff.compare.contenders import Contender
 from mmeff.compare.entrants import Field, field_of, one_line
 from mmeff.compare.journal import Journal, Values, about, conditions
+from mmeff.compare.noise import Samples, Swings, swings
 from mmeff.compare.parts import Part, parts_of
 from mmeff.compare.plan import Plan
 from mmeff.compare.progress import Progress
@@ -98,9 +99,15 @@ class Results:
             found.append(Row(**values))
         return found
 
+    def swings(self) -> Swings:
+        fields: dict[tuple[str, float], list[Samples]] = {}
+        for (recipe, _, length), values in self.values.items():
+            fields.setdefault((recipe, length), []).append(values["samples"])
+        return swings(fields.values())
+
     def save(self, report: bool) -> None:
         """Write the rows; with `report` also the report, if the last one is old."""
-        write_rows(self.folder / "results.parquet", self.rows(), self.about)
+        write_rows(self.folder / "results.parquet", self.rows(), {**self.about, "swings": self.swings()})
         if report and time.monotonic() - self.reported > BETWEEN_REPORTS:
             write_report(self.folder)
             self.reported = time.monotonic()

@@ -2,10 +2,11 @@
 
 import time
 from collections.abc import Callable
-from statistics import median, quantiles
+from statistics import median
 
 import torch
 
+from mmeff.compare.noise import Samples, shares
 from mmeff.compare.plan import Speed
 from mmeff.compare.steps import Steps
 from mmeff_kernels.timing import once
@@ -16,8 +17,6 @@ WARM_UP, LEAST = 1, 3
 LATENCY_RUNS = 40
 
 Clock = Callable[[Callable[[], object]], float]
-#: Seconds of each pass, by what was measured: "inference", "training", "latency".
-Samples = dict[str, list[float]]
 
 
 def interleaved(
@@ -74,11 +73,10 @@ def summary(found: Samples, batch: int) -> dict[str, float]:
     """Medians and quartiles of examples a second, p50 and p95 of milliseconds, under the names of a row's fields."""
     row = {}
     for kind in ("inference", "training"):
-        low, middle, high = quantiles([batch / t for t in found[kind]], n=4, method="inclusive")
+        low, middle, high = shares([batch / t for t in found[kind]], 4)
         row |= {kind: middle, f"{kind}_low": low, f"{kind}_high": high}
     milliseconds = [1e3 * t for t in found["latency"]]
-    p95 = quantiles(milliseconds, n=20, method="inclusive")[-1]
-    return {**row, "latency_p50": median(milliseconds), "latency_p95": p95}
+    return {**row, "latency_p50": median(milliseconds), "latency_p95": shares(milliseconds, 20)[-1]}
 
 
 def joules(steps: Steps, examples_per_second: float, seconds: float = 0.3) -> float | None:

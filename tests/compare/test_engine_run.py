@@ -17,6 +17,7 @@ from mmeff.compare.accuracy import train_and_test
 from mmeff.compare.budget import matched
 from mmeff.compare.plan import Budget, read_plan
 from mmeff.compare.schema import Row
+from mmeff.compare.speed import summary
 from mmeff.compare.store import read_rows
 
 PLAN: dict[str, Any] = {
@@ -127,6 +128,7 @@ def test_rounds_are_spread_over_visits(here: Path, quick: list[str], unreported:
     assert compare("--speed.visits", "2") == 0
     assert quick[6:] == ["speed 32 of linear, again"]
     assert rows()["linear", 32] == row
+    assert summary({"inference": [0.5], "training": [1.0], "latency": [0.1]}, 2)["inference_low"] == 4, "one round"
 
 
 def test_other_code_is_measured_anew(

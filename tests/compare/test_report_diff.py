@@ -6,6 +6,7 @@ import pytest
 from rows import row, run, timed
 
 from mmeff.compare.diff import changes, compare_files
+from mmeff.compare.noise import in_words, swings
 from mmeff.errors import InputError
 
 
@@ -30,7 +31,29 @@ from mmeff.errors import InputError
     ],
 )
 def test_worse_is_what_lies_beyond_the_spread_of_both(first, second, verdicts):
-    assert [change.verdict for change in changes(first, second)] == verdicts
+    assert [change.verdict for change in changes(first, second, ({}, {}))] == verdicts
+
+
+def test_what_the_machine_may_have_done_is_no_verdict():
+    first, second = timed("a", 512, 10, 0.02, latency_p50=2.0), timed("a", 512, 8, 0.02, latency_p50=2.5)
+    assert [change.verdict for change in changes(first, second, ({}, {}))] == [-1, -1]
+    for swung in (
+        ({"training": (0.8, 1.1), "latency": (0.75, 1)}, {}),
+        ({}, {"training": (1, 1.25), "latency": (1, 1.25)}),
+    ):
+        assert [change.verdict for change in changes(first, second, swung)] == [0, 0]
+        assert [change.verdict for change in changes(second, first, swung[::-1])] == [0, 0]
+
+
+def test_swings_are_what_contenders_have_in_common():
+    """In every fifth round all take twice as long; one that is slow alone is no swing of the machine."""
+    slow = [2.0 if i % 5 == 0 else 1.0 for i in range(40)]
+    alone = [10.0 if i % 3 == 0 else 1.0 for i in range(40)]
+    fields = [[{"training": slow}, {"training": [3 * t for t in slow]}, {"training": alone}], [{"training": [5.0] * 9}]]
+    found = swings(fields)
+    assert found["training"] == pytest.approx((0.5, 1.0)) and set(found) == {"training"}
+    assert in_words(found) == "training -50 % to +0 %"
+    assert swings([]) == {} and swings([[{}]]) == {}
 
 
 def test_a_regression_on_one_device_fails_and_is_counted(tmp_path, capsys):
