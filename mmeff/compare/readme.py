@@ -48,7 +48,7 @@ def main(words: Sequence[str]) -> int:
 def write_readme(readme: Path, runs: Sequence[Path]) -> None:
     """Rewrite the part between the marks, and the pictures that it shows; the rest of the README stays as it is."""
     before, after = around_results(readme)
-    names = [sub(r"\W+", "_", run.resolve().name) for run in runs]
+    names = [sub(r"\W+", "_", run.resolve().name.removeprefix("compare-")) for run in runs]
     if len(set(names)) < len(names):
         raise InputError(f"runs of one name cannot be told apart: {', '.join(map(str, runs))}. Rename a folder")
     for run in runs:
