@@ -2,10 +2,12 @@
 
 import os
 import signal
+import sys
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, replace
 from functools import cache
 from multiprocessing import get_context
+from pathlib import Path
 
 import torch
 
@@ -40,9 +42,11 @@ def _attempt(field: Field, length: float, contender: Contender, bf16: bool) -> V
 
 @cache
 def _pool() -> ProcessPoolExecutor | None:
-    """Processes for as long as this one lives; none where there are too few cores."""
+    """Processes for as long as this one lives; none where there are too few cores, or the program is not the command:
+    each process begins by running the program's file, which may do anything."""
     workers = min(MOST, (os.cpu_count() or 1) // 2)
-    if workers < LEAST:
+    program = getattr(sys.modules["__main__"], "__file__", None)
+    if workers < LEAST or (program is not None and Path(program).name != "mmeff"):
         return None
     # Not forked: what runs on a GPU must not be.
     return ProcessPoolExecutor(workers, get_context("spawn"), _begin)

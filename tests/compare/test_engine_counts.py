@@ -1,6 +1,8 @@
 """FLOPs, states and bytes of every mixer equal those counted by hand. A new mixer wants a line in HAND."""
 
+import sys
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -209,20 +211,25 @@ def test_counting_leaves_operators_tables_and_model_as_they_were() -> None:
     assert type(before) is torch.Tensor
 
 
-def test_many_processes_count_what_one_does(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_many_processes_count_what_one_does(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     backbones = "recipes/backbones/attention.yaml", "recipes/backbones/vim.yaml"
     entered = contenders_of(Plan(("recipes/vision/digits.yaml",), backbones))
     field = field_of(entered, Lengths(), None, print)
     field.contenders["broken"] = field.contenders["vim"].with_backbone(depth=0)
     pools = []
+    monkeypatch.setattr(counting, "LEAST", 2)
+    (tmp_path / "mmeff").touch()
+    monkeypatch.setattr(sys.modules["__main__"], "__file__", str(tmp_path / "mmeff"), raising=False)
     for cores in (2, 4):
         monkeypatch.setattr(counting.os, "cpu_count", lambda cores=cores: cores)
-        monkeypatch.setattr(counting, "LEAST", 2)
         counting._pool.cache_clear()
         pools.append((counting._pool(), counting.counts_of(field, 28.0, field.contenders, bf16=False)))
     (none, alone), (pool, together) = pools
     assert none is None and pool is not None
     pool.shutdown()
+    monkeypatch.setattr(sys.modules["__main__"], "__file__", "/home/me/mine.py")
+    counting._pool.cache_clear()
+    assert counting._pool() is None, "what another's program does must not be done again"
     counting._pool.cache_clear()
     assert "depth of 1 or more" in str(alone.pop("broken")) and "depth of 1 or more" in str(together.pop("broken"))
     assert alone == together

@@ -214,7 +214,9 @@ Given = tuple[Tensor | None, ...]  # cos, sin, lengths
 def _run(ctx: Any, q: Tensor, k: Tensor, v: Tensor, given: Given, options: tuple[Any, ...]) -> Tensor:
     q, k, v = (t if t.stride(-1) == 1 else t.contiguous() for t in (q, k, v))
     o, sums, w = torch.ops.mmeff.full_sum_forward(q, k, v, *given, *options)
-    kept = w if q.shape[-1] <= block_of(v.dtype) else o  # o is not read again where all features are in one block
+    _, normalize, *_ = options
+    # o is read again for the denominator's gradient, but not where all features are in one block.
+    kept = o if normalize and q.shape[-1] > block_of(v.dtype) else w
     ctx.save_for_backward(q, k, v, *given, kept, sums, w)
     ctx.options = options[:-1]
     return o
