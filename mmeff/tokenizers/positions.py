@@ -2,6 +2,7 @@
 
 import math
 from abc import ABC, abstractmethod
+from functools import lru_cache
 
 import torch
 import torch.nn.functional as F
@@ -52,10 +53,12 @@ class LearnedPositions(Positions):
         return tokens._replace(x=x + table)
 
     def _resampled(self, grid: tuple[int, ...]) -> Tensor:
-        table = self.table.T.reshape(1, -1, *((1,) if len(grid) == 1 else ()), *self.grid)  # (1, D, H, W)
-        size = (1, *grid) if len(grid) == 1 else grid
-        table = F.interpolate(table.float(), size=size, mode="bicubic", antialias=False)
-        return table.flatten(2)[0].T.to(self.table.dtype)
+        table = self.table.unflatten(0, self.grid)  # (H, W, D)
+        with torch.autocast(table.device.type, enabled=False):
+            for axis, (old, new) in enumerate(zip(self.grid, grid, strict=True)):
+                weights = resampling(old, new, table.dtype, table.device)
+                table = (weights @ table.movedim(axis, -2)).movedim(-2, axis)
+        return table.flatten(0, -2)
 
     def _cropped(self, grid: tuple[int, ...]) -> Tensor:
         if grid[0] > self.grid[0] or grid[1:] != self.grid[1:]:
@@ -64,6 +67,16 @@ class LearnedPositions(Positions):
                 "give them a larger grid, or take SinusoidalPositions"
             )
         return self.table[: math.prod(grid)]
+
+
+@lru_cache(maxsize=64)
+@torch.inference_mode(False)  # Made for inference, they serve training too, where they are saved for backward.
+def resampling(old: int, new: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Weights (new, old) of bicubic interpolation along an axis, made once for its sizes: products with them stand for
+    `F.interpolate`, which with its gradient takes 1.6 ms of each step on an H200 (14 x 14 to 78 x 78 cells, 192 wide).
+    """
+    unit = torch.eye(old)[None, :, :, None]  # each old cell as an image of its own channel
+    return F.interpolate(unit, size=(new, 1), mode="bicubic")[0, :, :, 0].T.to(device, dtype)
 
 
 class SinusoidalPositions(Positions):
