@@ -9,6 +9,7 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 from mmeff.compare.steps import Steps
+from mmeff_kernels import timing
 
 #: Lengths are looked for until they are known to this share.
 SHARE = 1 / 16
@@ -19,12 +20,7 @@ MOST = 20
 def peak_mib(call: Callable[[], object], device: torch.device) -> float:
     """MiB at the peak of a call beyond what was there, by CUDA's allocator, or by torch's own of the CPU."""
     if device.type == "cuda":
-        torch.cuda.synchronize()
-        before = torch.cuda.memory_allocated()
-        torch.cuda.reset_peak_memory_stats()
-        call()
-        torch.cuda.synchronize()
-        return (torch.cuda.max_memory_allocated() - before) / 2**20
+        return timing.peak_mib(call)
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True, acc_events=True) as recorded:
         call()
     now = peak = 0

@@ -161,17 +161,11 @@ def sums_kernel(
 
 @triton.jit
 def read(
-    p_q, p_cos, p_sin, p_sums, o_l, q_l, m_l, i_block, K, V, o_v, b_S, b_z, b_z_partner,
-    FEATURE: tl.constexpr, ROTATE: tl.constexpr, DOT: tl.constexpr, PRECISION: tl.constexpr, BK: tl.constexpr,
-    ONE: tl.constexpr,
+    p_q, p_cos, p_sin, o_l, q_l, o_x, half, m, b_S, b_z, b_z_partner,
+    FEATURE: tl.constexpr, ROTATE: tl.constexpr, DOT: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """What tokens read of a block of features: the numerator and the denominator."""
-    o_k, m_k, o_x, m_x, half = columns(i_block, K, ROTATE, BK)
-    if not ONE:
-        b_S, b_z, b_z_partner = load_sums(p_sums, o_k, m_k, o_x, m_x, half, K, V, o_v, ROTATE)
-    b_f, _, b_partner, _, b_cos, b_sin = features(
-        p_q, p_cos, p_sin, o_l, q_l, o_x, half, m_l & m_x[None, :], FEATURE, ROTATE
-    )
+    b_f, _, b_partner, _, b_cos, b_sin = features(p_q, p_cos, p_sin, o_l, q_l, o_x, half, m, FEATURE, ROTATE)
     b_n = product(turned(b_f, b_partner, b_cos, b_sin, ROTATE, DOT), b_S, DOT, PRECISION)
     b_w = b_f * b_z[None, :]
     if ROTATE:
@@ -199,9 +193,10 @@ def reads_kernel(
         p_sin += first * (K // 2)
     p_sums += i_rh.to(tl.int64) * K * (V + 1)
     i_o = (i_r * L + first) * H + i_h
-    o_k, m_k, o_x, m_x, half = columns(0, K, ROTATE, BK)
-    b_S, b_z, b_z_partner = load_sums(p_sums, o_k, m_k, o_x, m_x, half, K, V, o_v, ROTATE)
-    b_S = b_S.to(DOT)
+    if ONE:
+        o_k, m_k, o_x, m_x, half = columns(0, K, ROTATE, BK)
+        b_S, b_z, b_z_partner = load_sums(p_sums, o_k, m_k, o_x, m_x, half, K, V, o_v, ROTATE)
+        b_S = b_S.to(DOT)
     start = i_walk * walk
     # Padding within the row has an o of 0.
     end = tl.minimum(start + walk, L if LENGTHS < 2 else length)
@@ -210,15 +205,17 @@ def reads_kernel(
         m_l = (o_l < length)[:, None]
         if ONE:
             b_n, b_w = read(
-                p_q, p_cos, p_sin, p_sums, o_l, q_l, m_l, 0, K, V, o_v, b_S, b_z, b_z_partner,
-                FEATURE, ROTATE, DOT, PRECISION, BK, ONE,
+                p_q, p_cos, p_sin, o_l, q_l, o_x, half, m_l & m_x[None, :], b_S, b_z, b_z_partner,
+                FEATURE, ROTATE, DOT, PRECISION,
             )  # fmt: skip
         else:
             b_n, b_w = tl.zeros([BL, BV], tl.float32), tl.zeros([BL], tl.float32)
             for i_block in range(0, tl.cdiv(K, BK)):
+                o_k, m_k, o_x, m_x, half = columns(i_block, K, ROTATE, BK)
+                b_S, b_z, b_z_partner = load_sums(p_sums, o_k, m_k, o_x, m_x, half, K, V, o_v, ROTATE)
                 b_part, b_share = read(
-                    p_q, p_cos, p_sin, p_sums, o_l, q_l, m_l, i_block, K, V, o_v, b_S, b_z, b_z_partner,
-                    FEATURE, ROTATE, DOT, PRECISION, BK, ONE,
+                    p_q, p_cos, p_sin, o_l, q_l, o_x, half, m_l & m_x[None, :], b_S, b_z, b_z_partner,
+                    FEATURE, ROTATE, DOT, PRECISION,
                 )  # fmt: skip
                 b_n += b_part
                 b_w += b_share
@@ -313,15 +310,10 @@ def queries_kernel(
 
 @triton.jit
 def written(
-    p_k, p_cos, p_sin, p_dsums, p_dk, o_l, k_l, d_l, m_l, i_block, K, V, o_v, b_v, b_dS, b_dz, b_dz_partner,
-    FEATURE: tl.constexpr, ROTATE: tl.constexpr, DOT: tl.constexpr, PRECISION: tl.constexpr, BK: tl.constexpr,
-    ONE: tl.constexpr,
+    p_k, p_cos, p_sin, p_dk, o_l, k_l, d_l, o_x, half, m, b_v, b_dS, b_dz, b_dz_partner,
+    FEATURE: tl.constexpr, ROTATE: tl.constexpr, DOT: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """By what tokens wrote into a block of features: k's gradient, stored, and their part of v's."""
-    o_k, m_k, o_x, m_x, half = columns(i_block, K, ROTATE, BK)
-    m = m_l & m_x[None, :]
-    if not ONE:
-        b_dS, b_dz, b_dz_partner = load_sums(p_dsums, o_k, m_k, o_x, m_x, half, K, V, o_v, ROTATE)
     b_f, b_slope, b_partner, b_other, b_cos, b_sin = features(
         p_k, p_cos, p_sin, o_l, k_l, o_x, half, m, FEATURE, ROTATE
     )
@@ -354,9 +346,10 @@ def keys_kernel(
         p_cos += first * (K // 2)
         p_sin += first * (K // 2)
     p_dsums += i_rh.to(tl.int64) * K * (V + 1)
-    o_k, m_k, o_x, m_x, half = columns(0, K, ROTATE, BK)
-    b_dS, b_dz, b_dz_partner = load_sums(p_dsums, o_k, m_k, o_x, m_x, half, K, V, o_v, ROTATE)
-    b_dS = b_dS.to(DOT)
+    if ONE:
+        o_k, m_k, o_x, m_x, half = columns(0, K, ROTATE, BK)
+        b_dS, b_dz, b_dz_partner = load_sums(p_dsums, o_k, m_k, o_x, m_x, half, K, V, o_v, ROTATE)
+        b_dS = b_dS.to(DOT)
     start = i_walk * walk
     for s in range(start, tl.minimum(start + walk, length), BL):
         o_l = s + tl.arange(0, BL)
@@ -364,14 +357,16 @@ def keys_kernel(
         b_v = tl.load(p_v + o_l[:, None] * v_l + o_v[None, :], m_l & m_v, 0.0)
         if ONE:
             b_dv = written(
-                p_k, p_cos, p_sin, p_dsums, p_dk, o_l, k_l, d_l, m_l, 0, K, V, o_v, b_v, b_dS, b_dz, b_dz_partner,
-                FEATURE, ROTATE, DOT, PRECISION, BK, ONE,
+                p_k, p_cos, p_sin, p_dk, o_l, k_l, d_l, o_x, half, m_l & m_x[None, :], b_v, b_dS, b_dz, b_dz_partner,
+                FEATURE, ROTATE, DOT, PRECISION,
             )  # fmt: skip
         else:
             b_dv = tl.zeros([BL, BV], tl.float32)
             for i_block in range(0, tl.cdiv(K, BK)):
+                o_k, m_k, o_x, m_x, half = columns(i_block, K, ROTATE, BK)
+                b_dS, b_dz, b_dz_partner = load_sums(p_dsums, o_k, m_k, o_x, m_x, half, K, V, o_v, ROTATE)
                 b_dv += written(
-                    p_k, p_cos, p_sin, p_dsums, p_dk, o_l, k_l, d_l, m_l, i_block, K, V, o_v, b_v,
-                    b_dS, b_dz, b_dz_partner, FEATURE, ROTATE, DOT, PRECISION, BK, ONE,
+                    p_k, p_cos, p_sin, p_dk, o_l, k_l, d_l, o_x, half, m_l & m_x[None, :], b_v,
+                    b_dS, b_dz, b_dz_partner, FEATURE, ROTATE, DOT, PRECISION,
                 )  # fmt: skip
         tl.store(p_dv + o_l[:, None] * d_l + o_v[None, :], b_dv, m_l & m_v)

@@ -34,7 +34,7 @@ class _Plan:
 
     def __init__(
         self, shape: tuple[int, int, int, int], V: int, widest: int, dtype: torch.dtype, rotate: bool, padded: bool,
-        feature: int, normalize: bool, longest: int, sequences: int, scale: float, eps: float,
+        feature: int, normalize: bool, longest: int, sequences: int,
     ):  # fmt: skip
         rows, L, H, K = shape
         if longest:
@@ -53,9 +53,9 @@ class _Plan:
         span, self.chunks = _division(tiles, rows * H * blocks)
         walk, walks = _division(tiles, rows * H)
         self.summing, self.reading = rows * H * blocks * self.chunks, rows * H * walks
-        self.sizes = {"L": L, "H": H, "K": K, "V": V}
-        self.cut = {**self.sizes, "rows": rows, "span": span, "chunks": self.chunks}
-        self.steps = {**self.sizes, "walk": walk, "walks": walks}
+        sizes = {"L": L, "H": H, "K": K, "V": V}
+        self.cut = {**sizes, "rows": rows, "span": span, "chunks": self.chunks}
+        self.steps = {**sizes, "walk": walk, "walks": walks}
         # Sums of fp16 numbers can leave their range; three products of tf32 parts are as exact as one of fp32.
         types = {torch.bfloat16: (tl.bfloat16, "ieee"), torch.float16: (tl.float32, "tf32")}
         dot, precision = types.get(dtype, (tl.float32, "tf32x3"))
@@ -69,8 +69,8 @@ class _Plan:
         self.sums = told
         # Tiles are read ahead where a loop has no other within.
         self.keys = {**told, "ONE": blocks == 1, "num_stages": STAGES if blocks == 1 else 1}
-        self.reads = {**self.keys, "NORMALIZE": normalize, "scale": scale, "eps": eps}
-        self.queries = {**told, "ONE": blocks == 1, "NORMALIZE": normalize, "scale": scale}
+        self.reads = {**self.keys, "NORMALIZE": normalize}
+        self.queries = {**told, "ONE": blocks == 1, "NORMALIZE": normalize}
         if rotate and told["num_warps"] == 4:  # else some numbers would have no register
             self.queries |= {"num_warps": 8} if wide > 64 else {"BL": BL // 2}
 
@@ -88,13 +88,13 @@ def _division(tiles: int, alike: int) -> tuple[int, int]:
 
 def _plan(
     q: Tensor, k: Tensor, v: Tensor, cos: Tensor | None, lengths: Tensor | None,
-    feature: int, normalize: bool, longest: int, scale: float, eps: float,
+    feature: int, normalize: bool, longest: int,
 ) -> _Plan:  # fmt: skip
     widest = max(q.stride(1), k.stride(1), v.stride(1))
     sequences = len(lengths) - 1 if longest and lengths is not None else 0
     return _kept(
         q.shape, v.shape[-1], widest, v.dtype, cos is not None, lengths is not None,
-        feature, normalize, longest, sequences, scale, eps,
+        feature, normalize, longest, sequences,
     )  # fmt: skip
 
 
@@ -112,7 +112,7 @@ def _forward(
     feature: int, normalize: bool, longest: int, scale: float, eps: float,
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
     """o (B, L, H, V); S and z (rows, H, K (V + 1)) and w (B, L, H), which the backward pass reads again."""
-    plan = _plan(q, k, v, cos, lengths, feature, normalize, longest, scale, eps)
+    plan = _plan(q, k, v, cos, lengths, feature, normalize, longest)
     given = {"p_cos": cos, "p_sin": sin, "p_lengths": lengths}
     sums = v.new_empty((plan.chunks, plan.rows, q.shape[2], plan.summed), dtype=torch.float32)
     _sums(
@@ -123,7 +123,7 @@ def _forward(
     o = torch.empty_like(v, memory_format=torch.contiguous_format)
     w = sums.new_empty(q.shape[:3] if normalize else 0)
     tensors = {"p_q": q, **given, "p_sums": sums, "p_o": o, "p_w": w}
-    _reads(plan.reading, tensors, {**plan.steps, **_strides("q", q)}, plan.reads)
+    _reads(plan.reading, tensors, {**plan.steps, **_strides("q", q)}, {**plan.reads, "scale": scale, "eps": eps})
     return o, sums, w
 
 
@@ -133,7 +133,7 @@ def _backward(
     feature: int, normalize: bool, longest: int, scale: float,
 ) -> Tensor:  # fmt: skip
     """The gradients of q, k and v side by side, (B, L, H (2 K + V))."""
-    plan = _plan(q, k, v, cos, lengths, feature, normalize, longest, scale, 0.0)
+    plan = _plan(q, k, v, cos, lengths, feature, normalize, longest)
     given = {"p_cos": cos, "p_sin": sin, "p_lengths": lengths}
     new = torch.zeros if plan.padded else torch.empty  # the kernels write no padding
     gradients = new((*q.shape[:2], plan.apart), dtype=widest(q, k, v), device=v.device)
@@ -144,7 +144,7 @@ def _backward(
         plan.summing,
         {"p_q": q, **given, "p_sums": sums, "p_o": o, "p_w": w, "p_do": do, "p_dq": dq, "p_dsums": dsums},
         {**plan.cut, **_strides("q", q), **strides},
-        plan.queries,
+        {**plan.queries, "scale": scale},
     )
     tensors = {"p_k": k, "p_v": v, **given, "p_dsums": _added(dsums), "p_dk": dk, "p_dv": dv}
     _keys(plan.reading, tensors, {**plan.steps, **_strides("k", k), **_strides("v", v), **strides}, plan.keys)

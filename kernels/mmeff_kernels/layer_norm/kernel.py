@@ -83,24 +83,22 @@ def backward_kernel(
 _forward, _backward = Launcher(forward_kernel), Launcher(backward_kernel)
 
 
-def layer_norm(
-    x: Tensor, weight: Tensor, bias: Tensor, eps: float, dtype: torch.dtype
+def normalise(
+    x: Tensor, branch: Tensor | None, weight: Tensor, bias: Tensor, eps: float, dtype: torch.dtype
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """y, and x and weight as the backward pass reads them."""
+    """x + branch (x itself if there is none) and its norm y; that and weight are what the backward pass reads."""
     x, weight = x.contiguous(), weight.contiguous()
+    branch = None if branch is None else branch.contiguous()
+    s = x if branch is None else torch.empty_like(x)
     y = torch.empty(x.shape, dtype=dtype, device=x.device)
-    _run_forward(x, None, weight, bias.contiguous(), None, y, eps)
-    return y, x, weight
-
-
-def add_layer_norm(
-    x: Tensor, branch: Tensor, weight: Tensor, bias: Tensor, eps: float, dtype: torch.dtype
-) -> tuple[Tensor, Tensor, Tensor]:
-    """The sum and y, and weight as the backward pass reads it."""
-    x, branch, weight = x.contiguous(), branch.contiguous(), weight.contiguous()
-    sum, y = torch.empty_like(x), torch.empty(x.shape, dtype=dtype, device=x.device)
-    _run_forward(x, branch, weight, bias.contiguous(), sum, y, eps)
-    return sum, y, weight
+    rows, channels, BR, BD = _tiles(x)
+    _forward(
+        -(-rows // BR),
+        {"p_x": x, "p_branch": branch, "p_weight": weight, "p_bias": bias.contiguous(), "p_sum": s, "p_y": y},
+        {"rows": rows, "channels": channels},
+        {"eps": eps, "ADD": branch is not None, "BR": BR, "BD": BD, "num_warps": 4},
+    )
+    return s, y, weight
 
 
 class LayerNorm(torch.autograd.Function):
@@ -110,7 +108,7 @@ class LayerNorm(torch.autograd.Function):
     def forward(  # pyright: ignore[reportIncompatibleMethodOverride]
         ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, eps: float, dtype: torch.dtype
     ) -> Tensor:
-        y, x, weight = layer_norm(x, weight, bias, eps, dtype)
+        x, y, weight = normalise(x, None, weight, bias, eps, dtype)
         ctx.save_for_backward(x, weight)
         ctx.eps = eps
         return y
@@ -119,8 +117,7 @@ class LayerNorm(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, gy: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
         x, weight = ctx.saved_tensors
-        gx = torch.empty_like(x)
-        gweight, gbias = _run_backward(x, weight, gy, None, gx, None, ctx.eps)
+        gx, _, gweight, gbias = _gradients(x, weight, gy, None, None, ctx.eps)
         return gx, gweight, gbias, None, None
 
 
@@ -131,56 +128,39 @@ class AddLayerNorm(torch.autograd.Function):
     def forward(  # pyright: ignore[reportIncompatibleMethodOverride]
         ctx: Any, x: Tensor, branch: Tensor, weight: Tensor, bias: Tensor, eps: float, dtype: torch.dtype
     ) -> tuple[Tensor, Tensor]:
-        sum, y, weight = add_layer_norm(x, branch, weight, bias, eps, dtype)
-        ctx.save_for_backward(sum, weight)
+        s, y, weight = normalise(x, branch, weight, bias, eps, dtype)
+        ctx.save_for_backward(s, weight)
         ctx.eps, ctx.narrow = eps, branch.dtype
-        return sum, y
+        return s, y
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, gsum: Tensor, gy: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
-        sum, weight = ctx.saved_tensors
-        gx, gbranch = torch.empty_like(sum), torch.empty_like(sum, dtype=ctx.narrow)
-        gweight, gbias = _run_backward(sum, weight, gy, gsum, gx, gbranch, ctx.eps)
-        return gx, gbranch, gweight, gbias, None, None
+    def backward(ctx: Any, gs: Tensor, gy: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        s, weight = ctx.saved_tensors
+        return *_gradients(s, weight, gy, gs.contiguous(), ctx.narrow, ctx.eps), None, None
 
 
-def _run_forward(
-    x: Tensor, branch: Tensor | None, weight: Tensor, bias: Tensor, sum: Tensor | None, y: Tensor, eps: float
-) -> None:
-    channels = x.shape[-1]
-    rows = x.numel() // channels
-    BR, BD = _tile(channels)
-    _forward(
-        -(-rows // BR),
-        {"p_x": x, "p_branch": branch, "p_weight": weight, "p_bias": bias, "p_sum": sum, "p_y": y},
-        {"rows": rows, "channels": channels},
-        {"eps": eps, "ADD": branch is not None, "BR": BR, "BD": BD, "num_warps": 4},
-    )
-
-
-def _run_backward(
-    x: Tensor, weight: Tensor, gy: Tensor, gsum: Tensor | None, gx: Tensor, gbranch: Tensor | None, eps: float
-) -> tuple[Tensor, ...]:
-    """Fills gx and gbranch, returns those of weight and bias."""
-    channels = x.shape[-1]
-    rows = x.numel() // channels
-    BR, BD = _tile(channels)
+def _gradients(
+    s: Tensor, weight: Tensor, gy: Tensor, gs: Tensor | None, narrow: torch.dtype | None, eps: float
+) -> tuple[Tensor | None, ...]:
+    """Of x, of the branch (in the type `narrow`, None if there is none), of weight and of bias."""
+    rows, channels, BR, BD = _tiles(s)
     tiles = max(1, -(-rows // (BR * PROGRAMS)))
     programs = -(-rows // (BR * tiles))
-    sums, gy = weight.new_empty(programs, 2, channels), gy.contiguous()
-    gsum = None if gsum is None else gsum.contiguous()
+    gx, sums = torch.empty_like(s), weight.new_empty(programs, 2, channels)
+    gbranch = None if narrow is None else torch.empty_like(s, dtype=narrow)
+    gy = gy.contiguous()
     _backward(
         programs,
-        {
-            "p_x": x, "p_weight": weight, "p_gy": gy, "p_gsum": gsum, "p_gx": gx, "p_gbranch": gbranch, "p_sums": sums,
-        },
+        {"p_x": s, "p_weight": weight, "p_gy": gy, "p_gsum": gs, "p_gx": gx, "p_gbranch": gbranch, "p_sums": sums},
         {"rows": rows, "tiles": tiles, "channels": channels},
-        {"eps": eps, "ADD": gsum is not None, "BR": BR, "BD": BD, "num_warps": 4},
-    )  # fmt: skip
-    return sums.sum(0).unbind(0)
+        {"eps": eps, "ADD": gs is not None, "BR": BR, "BD": BD, "num_warps": 4},
+    )
+    return gx, gbranch, *sums.sum(0)
 
 
-def _tile(channels: int) -> tuple[int, int]:
+def _tiles(x: Tensor) -> tuple[int, int, int, int]:
+    """Rows and channels of x (..., D), and of a tile."""
+    channels = x.shape[-1]
     BD = 1 << (channels - 1).bit_length()
-    return max(1, TILE // BD), BD
+    return x.numel() // channels, channels, max(1, TILE // BD), BD

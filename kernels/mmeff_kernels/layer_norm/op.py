@@ -39,8 +39,8 @@ def layer_norm(
     if _serves(impl, {"x": x}, weight, bias):
         from . import kernel
 
-        given = x, weight.float(), bias.float(), eps, dtype or x.dtype
-        return kernel.LayerNorm.apply(*given) if torch.is_grad_enabled() else kernel.layer_norm(*given)[0]
+        given = weight.float(), bias.float(), eps, dtype or x.dtype
+        return kernel.LayerNorm.apply(x, *given) if torch.is_grad_enabled() else kernel.normalise(x, None, *given)[1]
     return _norm(x, weight, bias, eps, dtype or x.dtype)
 
 
@@ -68,7 +68,7 @@ def add_layer_norm(
         from . import kernel
 
         given = x, branch, weight.float(), bias.float(), eps, dtype or x.dtype
-        return kernel.AddLayerNorm.apply(*given) if torch.is_grad_enabled() else kernel.add_layer_norm(*given)[:2]
+        return kernel.AddLayerNorm.apply(*given) if torch.is_grad_enabled() else kernel.normalise(*given)[:2]
     s = (x + branch).to(x.dtype)
     return s, _norm(s, weight, bias, eps, dtype or x.dtype)
 
