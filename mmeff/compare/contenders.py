@@ -1,8 +1,10 @@
 """Who takes part in a comparison: recipes, each with one backbone in it, and the models and data that they describe."""
 
+import json
 from copy import deepcopy
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from functools import cache
+from typing import TYPE_CHECKING, Any, Literal
 
 from torch import Tensor, nn
 
@@ -13,6 +15,9 @@ from mmeff.mixers import Mixer
 from mmeff.spec import DataSpec
 from mmeff.tasks import Classification
 from mmeff.tokens import Tokens
+
+if TYPE_CHECKING:
+    from jsonargparse import ArgumentParser, Namespace
 
 Config = dict[str, Any]
 
@@ -49,17 +54,24 @@ class Contender:
 
 def build(base: type, config: Config) -> Any:
     """An object of a class under `base`, from its `class_path` and `init_args`, as `mmeff fit` builds it."""
-    from jsonargparse import ArgumentError, ArgumentParser
+    from jsonargparse import ArgumentError
 
-    parser = ArgumentParser(exit_on_error=False)
-    parser.add_subclass_arguments(base, "part", required=True)
     try:
-        # A copy: the parser writes what it parsed into the lists that it was given.
-        return parser.instantiate(parser.parse_object({"part": deepcopy(config)}))["part"]
+        parser, parsed = _parsed(base, json.dumps(config))
+        return parser.instantiate(parsed)["part"]
     except InputError:
         raise
     except (ArgumentError, TypeError, ValueError) as error:
         raise InputError(shorten(str(error))) from error
+
+
+@cache  # parsing takes twice the time of building, and a model is built for every length
+def _parsed(base: type, config: str) -> "tuple[ArgumentParser, Namespace]":
+    from jsonargparse import ArgumentParser
+
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_subclass_arguments(base, "part", required=True)
+    return parser, parser.parse_object({"part": json.loads(config)})
 
 
 def build_backbone(contender: Contender) -> Backbone:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -12,6 +13,7 @@ from mmeff.compare.contenders import Contender, Model, build_data, build_task
 from mmeff.compare.plan import Budget, Lengths
 from mmeff.compare.schema import UNITS
 from mmeff.compare.signals import own_length, random_signals
+from mmeff.compare.workers import each
 from mmeff.errors import InputError
 from mmeff.spec import DataSpec
 
@@ -78,24 +80,24 @@ def field_of(contenders: list[Contender], lengths: Lengths, budget: Budget | Non
     own = own_length(spec, getattr(tokenizer, "max_length", 0))
     vocab: Any = tokenizer.embed.num_embeddings if spec.modality == "text" else 0  # type: ignore[union-attr]
     entered = Field(first.recipe, data.specs, vocab, own, getattr(lengths, spec.modality))
-    for contender in contenders:
-        try:
-            contender = matched(contender, budget)
-            if contender.timm or _serves(contender, entered, say):
-                entered.contenders[contender.backbone] = contender
-        except Exception as error:
-            entered.failed[contender.backbone] = contender, one_line(error)
+    for contender, found in zip(contenders, each(partial(entrant, entered, budget), contenders), strict=True):
+        if isinstance(found, Exception):
+            entered.failed[contender.backbone] = contender, one_line(found)
+        elif isinstance(found, int):
+            say(f"left out: {contender.name}, whose tokens lie on {found} " + ("axes" if found > 1 else "axis"))
+        else:
+            entered.contenders[contender.backbone] = found
     return entered
 
 
-def _serves(contender: Contender, entered: Field, say: Callable[[str], None]) -> bool:
-    """Whether its mixers serve the grid of the recipe's tokens."""
+def entrant(entered: Field, budget: Budget | None, contender: Contender) -> Contender | int:
+    """The contender at the width of the budget; if its mixers do not serve them, the axes of the recipe's tokens."""
+    contender = matched(contender, budget)
+    if contender.timm:
+        return contender
     model = entered.model(contender, entered.own_length)
     grid = model.tokens(entered.signals(entered.own_length, torch.device("cpu"))(1)).grid
-    if not model.serves(grid):
-        say(f"left out: {contender.name}, whose tokens lie on {len(grid)} " + ("axes" if len(grid) > 1 else "axis"))
-        return False
-    return True
+    return contender if model.serves(grid) else len(grid)
 
 
 def one_line(error: Exception) -> str:

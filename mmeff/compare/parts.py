@@ -2,7 +2,7 @@
 
 import gc
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from statistics import median
 from typing import Any
@@ -14,14 +14,14 @@ from mmeff.compare.accuracy import accuracies
 from mmeff.compare.baselines import TimmModel
 from mmeff.compare.budget import parameters
 from mmeff.compare.contenders import Contender, Model
-from mmeff.compare.counting import counts_of
 from mmeff.compare.counts import count
 from mmeff.compare.entrants import Field, one_line
 from mmeff.compare.journal import Values
 from mmeff.compare.memory import limited, memory_end, peaks
 from mmeff.compare.plan import Memory, Plan, Speed, Train
 from mmeff.compare.speed import joules, samples
-from mmeff.compare.steps import Steps, fitting
+from mmeff.compare.steps import Signals, Steps, fitting
+from mmeff.compare.workers import close, each
 
 #: Least steps between lengths in the search for the end of memory.
 LEAST = {"image": 16, "audio": 0.1, "text": 16}
@@ -104,7 +104,9 @@ def speeds(
     counts, memory and energy."""
     signals = field.signals(length, device)
     batch = speed.batch if speed.tokens is None else max(1, speed.tokens // field.tokens(length))
-    counted = counts_of(field, length, contenders, device.type == "cuda") if first else {}
+    bare = replace(field, contenders={}, failed={})  # the rest need not travel
+    ready = each(partial(prepared, bare, length, batch, device), contenders.values()) if first else []
+    counted = dict(zip(contenders, ready, strict=False))
     found: dict[str, Values] = {}
     steps: dict[str, Steps] = {}
     for name, contender in contenders.items():
@@ -130,11 +132,34 @@ def speeds(
     return found
 
 
+def prepared(field: Field, length: float, batch: int, device: torch.device, contender: Contender) -> Values:
+    """Counts of one contender. Where a GPU is to run it, its kernels are compiled besides, for all processes: Triton
+    keeps them on disk."""
+    model = field.model(contender, length)
+    counts = count(model, field.signals(length, torch.device("cpu"))(1), bf16=device.type == "cuda")
+    if device.type == "cuda":
+        compile_kernels(model, field.signals(length, device), batch, device)
+        free()
+    return asdict(counts)
+
+
+def compile_kernels(model: Model, signals: Signals, batch: int, device: torch.device) -> None:
+    """Take each step that is to be measured once."""
+    try:
+        steps = Steps(model, signals, batch, device)
+        steps.train()
+        steps.infer()
+        Steps(model, signals, 1, device).infer()
+    except Exception:
+        pass  # others use the memory too; what is wrong with the contender is found where it is measured alone
+
+
 def memory_ends(
     field: Field, memory: Memory, device: torch.device, contenders: dict[str, Contender]
 ) -> dict[str, Values]:
     """Where memory ends for one contender."""
     ((name, contender),) = contenders.items()
+    close()
 
     def step(length: float) -> None:
         free()

@@ -1,7 +1,8 @@
 """FLOPs, states and bytes of every mixer equal those counted by hand. A new mixer wants a line in HAND."""
 
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,10 @@ from torch import Tensor, nn
 
 import mmeff.mixers
 from mmeff.cli.compare import contenders_of
-from mmeff.compare import counting
+from mmeff.compare import workers
 from mmeff.compare.counts import count
 from mmeff.compare.entrants import field_of
+from mmeff.compare.parts import prepared
 from mmeff.compare.plan import Lengths, Plan
 from mmeff.feedforward import MoE
 from mmeff.mixers import Attention, BiMamba, Mixer
@@ -211,29 +213,30 @@ def test_counting_leaves_operators_tables_and_model_as_they_were() -> None:
     assert type(before) is torch.Tensor
 
 
-def test_many_processes_count_what_one_does(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_many_processes_find_what_one_does(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     backbones = "recipes/backbones/attention.yaml", "recipes/backbones/vim.yaml"
     entered = contenders_of(Plan(("recipes/vision/digits.yaml",), backbones))
-    field = field_of(entered, Lengths(), None, print)
-    field.contenders["broken"] = field.contenders["vim"].with_backbone(depth=0)
-    pools = []
-    monkeypatch.setattr(counting, "LEAST", 2)
+    entered.append(entered[-1].with_backbone(depth=0))
+    vision = field_of(entered, Lengths(), None, print)
+    work = partial(prepared, replace(vision, contenders={}, failed={}), 28.0, 1, torch.device("cpu"))
+    monkeypatch.setattr(workers, "LEAST", 2)
     (tmp_path / "mmeff").touch()
     monkeypatch.setattr(sys.modules["__main__"], "__file__", str(tmp_path / "mmeff"), raising=False)
+    pools, found = [], []
     for cores in (2, 4):
-        monkeypatch.setattr(counting.os, "cpu_count", lambda cores=cores: cores)
-        counting._pool.cache_clear()
-        pools.append((counting._pool(), counting.counts_of(field, 28.0, field.contenders, bf16=False)))
-    (none, alone), (pool, together) = pools
-    assert none is None and pool is not None
-    pool.shutdown()
+        monkeypatch.setattr(workers.os, "cpu_count", lambda cores=cores: cores)
+        workers.close()
+        pools.append(workers._pool())
+        found.append(workers.each(work, entered))
+    assert pools[0] is None and pools[1] is not None
+    workers.close()
     monkeypatch.setattr(sys.modules["__main__"], "__file__", "/home/me/mine.py")
-    counting._pool.cache_clear()
-    assert counting._pool() is None, "what another's program does must not be done again"
-    counting._pool.cache_clear()
-    assert "depth of 1 or more" in str(alone.pop("broken")) and "depth of 1 or more" in str(together.pop("broken"))
-    assert alone == together
-    attention = together["attention"]
+    assert workers._pool() is None, "what another's program does must not be done again"
+    workers.close()
+    for counts in found:
+        assert "depth of 1 or more" in str(counts.pop())
+    assert found[0] == found[1]
+    attention = found[0][0]
     assert isinstance(attention, dict) and attention["training_flops"] > 2 * attention["forward_flops"] > 0
 
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from mmeff.compare.memory import SHARE, memory_end, peak_mib
+from mmeff.compare.parts import compile_kernels
 from mmeff.compare.speed import LEAST, WARM_UP, interleaved, seconds_of
 from mmeff.compare.steps import fitting
 
@@ -107,3 +108,17 @@ def test_a_batch_that_does_not_fit_is_halved() -> None:
     assert fitting(Narrow(16), signals, 16, CPU).batch == 16  # type: ignore[arg-type]
     with pytest.raises(torch.OutOfMemoryError):
         fitting(Narrow(0), signals, 16, CPU)  # type: ignore[arg-type]
+
+
+def test_kernels_are_compiled_by_what_will_be_measured_and_a_full_device_is_none_of_its_business() -> None:
+    model = Narrow(16)
+    seen: list[tuple[int, bool]] = []
+    model.register_forward_pre_hook(lambda module, given: seen.append((len(given[0]), module.training)))
+
+    def signals(batch: int) -> Tensor:
+        return torch.zeros(batch, 4)
+
+    compile_kernels(model, signals, 16, CPU)  # type: ignore[arg-type]
+    assert seen == [(16, True), (16, False), (1, False)]
+    compile_kernels(model, signals, 17, CPU)  # type: ignore[arg-type]
+    assert seen[3:] == [(17, True)]

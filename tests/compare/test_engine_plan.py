@@ -118,3 +118,10 @@ def test_a_pyramid_is_widened_as_a_whole() -> None:
 def test_width_and_depth_may_be_given() -> None:
     backbone = build_backbone(matched(contender("vim"), Budget(dim=48, depth=2)))
     assert (backbone.in_dim, len(backbone.layers())) == (48, 3)
+
+
+def test_a_backbone_that_is_built_twice_shares_nothing_with_the_first() -> None:
+    entry = contender("vim")
+    first, second = build_backbone(entry), build_backbone(entry)
+    assert {p.data_ptr() for p in first.parameters()}.isdisjoint(p.data_ptr() for p in second.parameters())
+    assert str(first) == str(second)
