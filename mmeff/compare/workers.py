@@ -25,10 +25,15 @@ def each(work: Callable[[Contender], T], contenders: Iterable[Contender]) -> lis
     pool = _pool()
     if pool is None:
         return [_attempt(work, contender) for contender in contenders]
-    asked = [pool.submit(_attempt, work, contender) for contender in contenders]
+    # Ctrl-C is for the process that waits: those that begin here inherit that they do not see it.
+    seen = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        asked = [pool.submit(_attempt, work, contender) for contender in contenders]
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, seen)
     try:
         return [future.result() for future in asked]
-    except BaseException:  # Ctrl-C: what is not begun is not waited for
+    except BaseException:  # what is not begun is not waited for
         close()
         raise
 
@@ -56,9 +61,4 @@ def _pool() -> ProcessPoolExecutor | None:
     if workers < LEAST or (program is not None and Path(program).name != "mmeff"):
         return None
     # Not forked: what runs on a GPU must not be.
-    return ProcessPoolExecutor(workers, get_context("spawn"), _begin)
-
-
-def _begin() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that waits
-    torch.set_num_threads(1)
+    return ProcessPoolExecutor(workers, get_context("spawn"), torch.set_num_threads, (1,))
