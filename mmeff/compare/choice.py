@@ -22,11 +22,13 @@ QUESTIONS = {
 }
 #: A length is near another up to this factor.
 NEAR = 1.5
+#: So many are named as equals; of more only the first, with the number of the others.
+EQUALS = 4
 
 
 @dataclass(frozen=True)
 class Answer:
-    """One question's answer: the names of the best, which lie within each other's spread, and the margin in words."""
+    """One question's answer: the names of the best, if they are few that cannot be told apart, and margins in words."""
 
     question: str
     names: tuple[str, ...]
@@ -100,9 +102,11 @@ def answer(question: str, quantity: Quantity, rows: Sequence[Row], where: str = 
     others = [name for name in ranked if name not in tied]
     shown = [*others[:1], *(["attention"] if "attention" in others[1:] else [])]
     margins = [f"{margin(quantity, values[best], values[name])} {name}" for name in shown]
-    if len(tied) > 1:
+    if len(tied) > EQUALS:
+        text += f": {len(tied) - 1} others lie within its spread"
+    elif len(tied) > 1:
         text += ": within the spread of each other" if values[best].spread else ": too close to tell apart"
-    return Answer(question, tuple(tied), "; ".join([text, *margins]))
+    return Answer(question, tuple(tied if len(tied) <= EQUALS else tied[:1]), "; ".join([text, *margins]))
 
 
 def margin(quantity: Quantity, best: Measured, other: Measured) -> str:

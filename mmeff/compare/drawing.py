@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import product
 from pathlib import Path
-from textwrap import fill
+from textwrap import wrap
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mmeff.compare.crossover import REFERENCE
@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 COLOURS = ("#0072B2", "#D55E00", "#00875F", "#B5508A", "#A67C00", "#6A4C9C", "#3594D4")
 DASHES = ("-", (0, (5, 1.5)), (0, (1, 1.2)), (0, (5, 1.5, 1, 1.5)))
 MARKERS = ("o", "s", "^", "D")
-#: Inches.
-WIDTH, HEIGHT = 7.0, 5.0
+#: Inches: of a plot, of the axes at least, above and below them, of a line of the caption.
+WIDTH, HEIGHT, TOP, BOTTOM, LINE = 7.0, 3.4, 0.4, 0.7, 0.125
 INK, FAINT = "#222222", "#9ca3af"
 
 
@@ -44,8 +44,11 @@ def looks(names: Sequence[str]) -> dict[str, Look]:
 
 
 @contextmanager
-def panel(path: Path, title: str, x: str, y: str, right: float = 0.2) -> Iterator["Axes"]:
-    """One pair of axes with so many inches free on its right, written to `path` when the block has ended well."""
+def panel(
+    path: Path, title: str, x: str, y: str, below: str, right: float = 0.2, height: float = HEIGHT
+) -> Iterator["Axes"]:
+    """One pair of axes so many inches high, with so many free on its right and small lines under it; written to `path`
+    when the block has ended well."""
     import matplotlib
     from matplotlib.figure import Figure
 
@@ -59,9 +62,14 @@ def panel(path: Path, title: str, x: str, y: str, right: float = 0.2) -> Iterato
         "text.parse_math": False,  # names are shown as they are
     }
     with matplotlib.rc_context(style):
-        fig = Figure(figsize=(WIDTH, HEIGHT), dpi=120)
-        ax = fig.add_axes((0.75 / WIDTH, 0.24, (WIDTH - 0.75 - right) / WIDTH, 0.68))
-        fig.text(0.15 / WIDTH, 0.95, title, fontsize=10, fontweight="bold")
+        lines = wrap(below, 118)
+        under = BOTTOM + LINE * len(lines)
+        all_of_it = TOP + height + under
+        fig = Figure(figsize=(WIDTH, all_of_it), dpi=120)
+        ax = fig.add_axes((0.75 / WIDTH, under / all_of_it, (WIDTH - 0.75 - right) / WIDTH, height / all_of_it))
+        fig.text(0.15 / WIDTH, 1 - 0.25 / all_of_it, title, fontsize=10, fontweight="bold")
+        caption = "\n".join(lines)
+        fig.text(0.15 / WIDTH, (under - 0.6) / all_of_it, caption, va="top", fontsize=7.5, color=INK)
         ax.set_xlabel(x)
         ax.set_ylabel(y)
         ax.grid(color="#e5e7eb", linewidth=0.6)
@@ -90,8 +98,3 @@ def decades_axis(axis: Any) -> None:
     axis.set_minor_locator(NullLocator())
     axis.set_major_formatter(FuncFormatter(lambda value, _: short(value)))
     axis.set_minor_formatter(NullFormatter())
-
-
-def caption(ax: "Axes", text: str) -> None:
-    """Small lines under the axes."""
-    ax.figure.text(0.15 / WIDTH, 0.12, fill(text, 118), va="top", fontsize=7.5, color=INK)

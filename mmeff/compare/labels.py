@@ -1,19 +1,19 @@
 """Names beside lines and points, so that no legend is needed: placed where they cover nothing."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from itertools import product
 from math import cos, hypot, pi, sin
 from typing import TYPE_CHECKING, NamedTuple
 
 from mmeff.compare.crossover import REFERENCE
-from mmeff.compare.drawing import Look
+from mmeff.compare.drawing import HEIGHT, Look
 from mmeff.compare.quantities import Measured
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-#: Size of the letters in points, and how wide one is on average as a share of it.
-SIZE, WIDE = 7.5, 0.6
+#: Size of the letters in points; how wide one is on average, and how far lines are apart, as shares of it.
+SIZE, WIDE, APART = 7.5, 0.6, 1.25
 
 
 class Box(NamedTuple):
@@ -40,7 +40,7 @@ def names_at_ends(ax: "Axes", ends: dict[str, tuple[float, float]], style: dict[
     axes = ax.get_window_extent()
     at = {name: float(ax.transData.transform(end)[1]) for name, end in ends.items()}
     order = sorted(at, key=lambda name: at[name])
-    placed = spread_out([at[name] for name in order], SIZE * 1.25 * pixels_a_point(ax), axes.y0, axes.y1)
+    placed = spread_out([at[name] for name in order], SIZE * APART * pixels_a_point(ax), axes.y0, axes.y1)
     for name, height in zip(order, placed, strict=True):
         write(ax, name, ends[name], (axes.x1 + 0.03 * axes.width, height), style[name], line=True)
 
@@ -48,6 +48,11 @@ def names_at_ends(ax: "Axes", ends: dict[str, tuple[float, float]], style: dict[
 def room_for(names: Iterable[str]) -> float:
     """Inches that names beside the axes need."""
     return SIZE * WIDE * max(map(len, names), default=0) / 72 + 0.35
+
+
+def height_for(names: Collection[str]) -> float:
+    """Inches of axes beside which so many names have room."""
+    return max(HEIGHT, SIZE * APART * len(names) / 72)
 
 
 def spread_out(heights: Sequence[float], room: float, low: float, high: float) -> list[float]:

@@ -6,9 +6,9 @@ from pathlib import Path
 from re import sub
 from typing import TYPE_CHECKING
 
-from mmeff.compare.crossover import in_words, race
-from mmeff.compare.drawing import FAINT, INK, Look, caption, decades_axis, lengths_axis, looks, panel
-from mmeff.compare.labels import names_at_ends, names_at_points, room_for
+from mmeff.compare.crossover import REFERENCE, in_words, points, race
+from mmeff.compare.drawing import FAINT, INK, Look, decades_axis, lengths_axis, looks, panel
+from mmeff.compare.labels import height_for, names_at_ends, names_at_points, room_for
 from mmeff.compare.quantities import BY_KEY, Quantity, number
 from mmeff.compare.ranking import by_backbone, by_modality, by_recipe
 from mmeff.compare.schema import Row
@@ -52,47 +52,58 @@ def write_plots(folder: Path, rows: Sequence[Row]) -> None:
 
 
 def against_length(rows: Sequence[Row], quantity: Quantity, recipe: str, here: str) -> Picture | None:
-    """A line a contender over the lengths, with its spread and with where it passes attention. Needs two lengths."""
+    """A line a contender over the lengths, with its spread and with where it passes attention: in times attention's,
+    if that was measured at every length. Needs two lengths."""
     curves = {name: [row for row in those if quantity.read(row)] for name, those in by_backbone(rows).items()}
     curves = {name: those for name, those in curves.items() if those}
     lengths = sorted({row.length for those in curves.values() for row in those})
     if len(lengths) < 2:
         return None
+    reference = points(curves.get(REFERENCE, ()), quantity)
+    relative = len(curves) > 1 and set(lengths) == set(reference)
+    unit_at = {length: reference[length].value if relative else 1.0 for length in lengths}
     unit, batches = rows[0].unit, {row.batch for row in rows if row.batch}
     batch = f", batch {1 if quantity.key == 'latency' else batches.pop()}" if len(batches) == 1 else ""
-    title = f"{quantity.title.capitalize()} against length ({here}{batch})"
+    beside = f"{quantity.title}, times {REFERENCE}'s"
+    title = f"{(beside if relative else f'{quantity.title} against length').capitalize()} ({here}{batch})"
     crossed = race(rows, quantity)
     words = in_words(crossed, unit) if crossed else ""
     ends = sorted({row.memory_ends_at for row in rows if row.memory_ends_at}) if quantity.key == "memory" else []
 
     def draw(path: Path, style: dict[str, Look]) -> None:
-        with panel(path, title, f"length, {unit}", heading(quantity, rows[0]), room_for(curves)) as ax:
+        below = f"{words}. Cross: a training step no longer fits." if ends else words
+        y = beside if relative else heading(quantity, rows[0])
+        with panel(path, title, f"length, {unit}", y, below, room_for(curves), height_for(curves)) as ax:
             lengths_axis(ax, sorted({*lengths, *ends}))
             ax.set_yscale("log")
             for name, those in curves.items():
-                draw_curve(ax, those, quantity, style[name])
+                draw_curve(ax, those, quantity, unit_at, style[name])
             decades_axis(ax.yaxis)
             if crossed:
-                where = [c.length for c in crossed.crossings], [c.value for c in crossed.crossings]
+                where = [c.length for c in crossed.crossings], [1.0 if relative else c.value for c in crossed.crossings]
                 ax.plot(*where, "o", ms=8, mfc="none", mec=INK, mew=0.9)
             last = {name: those[-1] for name, those in curves.items()}
-            at = {name: (row.length, found.value) for name, row in last.items() if (found := quantity.read(row))}
+            at = {
+                name: (row.length, found.value / unit_at[row.length])
+                for name, row in last.items()
+                if (found := quantity.read(row))
+            }
             names_at_ends(ax, at, style)
-            caption(ax, f"{words}. Cross: a training step no longer fits." if ends else words)
 
-    alt = f"{title}: {', '.join(curves)} at {number(lengths[0])} to {number(lengths[-1])} {unit}. {words}".strip()
+    alt = f"{title}: {', '.join(curves)} at {lengths[0]:g} to {lengths[-1]:g} {unit}. {words}".strip()
     return Picture(f"{quantity.key}-{recipe}", rows[0].modality, title, alt, draw)
 
 
-def draw_curve(ax: "Axes", rows: Sequence[Row], quantity: Quantity, look: Look) -> None:
-    """Medians as a line, the spread as whiskers, and a cross where a training step no longer fits."""
-    found = [(row.length, value) for row in rows if (value := quantity.read(row))]
-    lengths, values = [length for length, _ in found], [value for _, value in found]
-    y = [value.value for value in values]
+def draw_curve(ax: "Axes", rows: Sequence[Row], quantity: Quantity, unit_at: dict[float, float], look: Look) -> None:
+    """Medians as a line, the spread as whiskers, and a cross where a training step no longer fits; all in the unit of
+    their length."""
+    found = [(row.length, value, unit_at[row.length]) for row in rows if (value := quantity.read(row))]
+    lengths, y = [length for length, _, _ in found], [value.value / unit for _, value, unit in found]
     ax.plot(lengths, y, color=look.colour, linestyle=look.dash, linewidth=look.width, marker=look.marker, ms=3.5)
     if quantity.key != "latency":  # whose 95th percentiles stand in the tables
-        low, high = [value.low for value in values if value.spread], [value.high for value in values if value.spread]
-        ax.vlines([x for x, value in found if value.spread], low, high, look.colour, linewidth=0.8)
+        spread = [(x, value.low / unit, value.high / unit) for x, value, unit in found if value.spread]
+        x, low, high = ([each[i] for each in spread] for i in range(3))
+        ax.vlines(x, low, high, look.colour, linewidth=0.8)
     ends_at = min((row.memory_ends_at for row in rows if row.memory_ends_at), default=None)
     if ends_at is not None and quantity.key == "memory":
         ax.plot([ends_at], [y[-1]], marker="x", ms=6, mew=1.5, color=look.colour, linestyle="none")
@@ -115,7 +126,8 @@ def against_cost(rows: Sequence[Row], quantity: Quantity, recipe: str, here: str
     wide = max(costs) > 3 * min(costs)
 
     def draw(path: Path, style: dict[str, Look]) -> None:
-        with panel(path, title, heading(quantity, rows[0]), heading(accuracy, rows[0])) as ax:
+        below = f"{budget(trained)} Line: the best at no more than this cost."
+        with panel(path, title, heading(quantity, rows[0]), heading(accuracy, rows[0]), below) as ax:
             if wide:
                 ax.set_xscale("log")
             ax.margins(0.12)
@@ -128,7 +140,6 @@ def against_cost(rows: Sequence[Row], quantity: Quantity, recipe: str, here: str
             if wide:
                 decades_axis(ax.xaxis)
             names_at_points(ax, at, style)
-            caption(ax, f"{budget(trained)} Line: the best at no more than this cost.")
 
     alt = f"{title}: {', '.join(at)}; best is {best} with {number(at[best][1].value)} %."
     return Picture(f"accuracy-{quantity.key}-{recipe}", rows[0].modality, title, alt, draw)

@@ -26,6 +26,8 @@ from mmeff.errors import InputError
 
 BEGIN, END = "<!-- compare: begin -->", "<!-- compare: end -->"
 SHORT = [BY_KEY[key] for key in ("parameters", "accuracy", "training", "inference", "latency", "memory")]
+#: Rows of a table that are seen at once.
+UNFOLDED = 12
 #: The plots that are shown, of each recipe.
 SHOWN = ("training-", "memory-", "accuracy-train_seconds-")
 
@@ -90,10 +92,15 @@ def part(run: Path, name: str, assets: Path) -> str:
 
 
 def short_table(rows: Sequence[Row]) -> list[str]:
-    """The rows at the length that users ask for, or at the one nearest to it, and what failed anywhere."""
-    here = asked_for(rows)
+    """The rows at the length that users ask for, or at the one nearest to it, fastest first; and what failed anywhere.
+    Folded where there are many."""
+    here = sorted(asked_for(rows), key=lambda row: -(row.training or row.inference or 0))
     failed = failures(rows)
-    return [table(here, measured(here, SHORT)), f"Failed: {plain('; '.join(failed))}." if failed else ""]
+    shown = table(here, measured(here, SHORT))
+    if len(here) > UNFOLDED:
+        summary = f"All {len(here)} at {here[0].length:g} {here[0].unit}, fastest in training first"
+        shown = f"<details><summary>{summary}</summary>\n\n{shown}\n\n</details>"
+    return [shown, f"Failed: {plain('; '.join(failed))}." if failed else ""]
 
 
 def copied(picture: Picture, plots: Path, to: Path) -> str:

@@ -26,6 +26,15 @@ def test_a_difference_within_the_spread_is_no_choice():
     assert "within the spread of each other; 4.00 times attention" in found["Fastest in training"].text
 
 
+def test_of_many_that_cannot_be_told_apart_only_the_first_is_named():
+    rows = [timed(f"gla{i}", 4096, 4.0 - i / 100, 0.1) for i in range(6)] + [timed("vim", 4096, 1.0)]
+    _, found = answers(rows)
+    assert found["Fastest in training"].names == ("gla0",)
+    assert found["Fastest in training"].text.endswith(": 5 others lie within its spread; 4.00 times vim")
+    _, found = answers(rows[2:])
+    assert found["Fastest in training"].names == ("gla2", "gla3", "gla4", "gla5")
+
+
 def test_accuracy_is_taken_where_it_was_measured():
     rows = [timed("vim", 4096, 4.0), row("vim", 128, accuracy=0.8, accuracy_spread=0.01, seeds=2)]
     rows += [row("gla", 128, accuracy=0.75, accuracy_spread=0.01, seeds=2)]

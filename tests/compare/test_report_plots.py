@@ -3,11 +3,13 @@
 from itertools import pairwise
 
 import pytest
+from matplotlib.image import imread
 from rows import ABOUT, row, three_modalities, timed
 
-from mmeff.compare.drawing import looks
+from mmeff.compare import plots
+from mmeff.compare.drawing import looks, panel
 from mmeff.compare.facts import facts
-from mmeff.compare.labels import Box, around, away_from, spread_out
+from mmeff.compare.labels import Box, around, away_from, height_for, spread_out
 from mmeff.compare.plots import frontier, pictures, write_plots
 
 
@@ -19,6 +21,40 @@ def test_each_recipe_gets_the_plots_that_it_has_values_for(tmp_path):
     write_plots(tmp_path / "plots", rows)
     assert {path.stem for path in (tmp_path / "plots").glob("*.png")} == names
     assert all(path.read_bytes().startswith(b"\x89PNG") for path in (tmp_path / "plots").iterdir())
+
+
+def test_lines_are_in_times_attentions_where_that_was_measured_at_every_length():
+    lengths = (512, 4096)
+    rows = [timed(name, length, 3.0) for name in ("attention", "vim") for length in lengths]
+    assert pictures(rows)[0].title.startswith("Training throughput, times attention's")
+    assert "at 512 to 4096 tokens" in pictures(rows)[0].alt
+    for fewer in (rows[1:], rows[2:], rows[:2]):
+        assert pictures(fewer)[0].title.startswith("Training throughput against length")
+
+
+def test_what_is_drawn_is_the_share_of_attention(monkeypatch, tmp_path):
+    ends = {}
+    monkeypatch.setattr(plots, "names_at_ends", lambda ax, at, style: ends.update(at))
+    rows = [
+        timed("attention", 512, 9.0),
+        timed("attention", 4096, 4.0),
+        timed("vim", 512, 3.0),
+        timed("vim", 4096, 8.0),
+    ]
+    write_plots(tmp_path, rows)
+    assert ends == {"attention": (4096, 1.0), "vim": (4096, 2.0)}
+    write_plots(tmp_path, rows[1:])
+    assert ends["vim"] == (4096, 8.0 * 4096), "tokens a second"
+
+
+def test_a_plot_grows_with_its_names_and_its_caption(tmp_path):
+    def size(name, names, below):
+        with panel(tmp_path / name, "t", "x", "y", below, height=height_for(names)):
+            pass
+        return imread(tmp_path / name).shape[0]
+
+    few, many, long = size("a.png", "ab", ""), size("b.png", "a" * 40, ""), size("c.png", "ab", "word " * 200)
+    assert few < min(many, long)
 
 
 def test_one_length_is_no_line():

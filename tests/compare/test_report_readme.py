@@ -3,7 +3,7 @@
 import re
 
 import pytest
-from rows import run, three_modalities
+from rows import run, three_modalities, timed
 
 from mmeff.compare.readme import BEGIN, END, main, write_readme
 from mmeff.errors import InputError
@@ -30,6 +30,17 @@ def test_results_are_written_between_the_marks_with_their_pictures(readme, tmp_p
     assert main([str(second)]) == 0
     assert "a CPU" not in readme.read_text() and not list(tmp_path.glob("assets/compare_cpu*"))
     assert main(["nowhere"]) == 2 and "no results" in capsys.readouterr().err
+
+
+def test_long_tables_are_folded_the_fastest_first(readme, tmp_path):
+    few = [timed(f"gla{i}", 4096, float(i + 1)) for i in range(12)]
+    write_readme(readme, [run(tmp_path / "runs/cpu", few)])
+    text = readme.read_text()
+    assert "<details>" not in text and text.index("| gla11 |") < text.index("| gla0 |")
+    write_readme(readme, [run(tmp_path / "runs/cpu", [*few, timed("vim", 4096, 99.0)])])
+    text = readme.read_text()
+    assert "<details><summary>All 13 at 4096 tokens, fastest in training first</summary>\n\n| length" in text
+    assert text.index("| vim |") < text.index("| gla11 |")
 
 
 def test_a_readme_without_its_marks_is_left_alone(readme, tmp_path):
