@@ -1,6 +1,9 @@
 """What a user is told: errors with a message of one line."""
 
 import re
+from argparse import ArgumentError
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 
 class InputError(ValueError):
@@ -17,6 +20,18 @@ class Interrupted(Exception):
     def __init__(self, message: str, code: int):
         super().__init__(message)
         self.code = code
+
+
+@contextmanager
+def as_input_error(what: str = "", *others: type[Exception]) -> Iterator[None]:
+    """What parsers and classes say of values that they refuse, as an InputError that begins with "what: "."""
+    try:
+        yield
+    except InputError:
+        raise
+    except (ArgumentError, TypeError, ValueError, *others) as error:
+        reason = shorten(str(error))
+        raise InputError(f"{what}: {reason}" if what else reason) from error
 
 
 def shorten(message: str) -> str:

@@ -3,15 +3,12 @@
 import logging
 import sys
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
 import yaml
-from jsonargparse import ArgumentError
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint, RichProgressBar
@@ -21,7 +18,7 @@ from mmeff.cli.curves import loggers
 from mmeff.cli.progress import EpochLines
 from mmeff.cli.recipe import Recipe, compose
 from mmeff.data import ClassificationData, collate
-from mmeff.errors import InputError, shorten
+from mmeff.errors import InputError, as_input_error
 from mmeff.tasks import Classification
 from mmeff.tasks.report import TestReport
 from mmeff.tasks.safety import BestCheckpoint, NaNGuard, RandomState, StopOnInterrupt, handlers_kept, read_checkpoint
@@ -34,13 +31,11 @@ class Cli(LightningCLI):
     recipe: ClassVar[Recipe] = {}
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
-        try:
+        with as_input_error():
             self.config = parser.parse_args(args)
-        except ArgumentError as error:
-            raise InputError(shorten(str(error))) from error
 
     def instantiate_classes(self) -> None:
-        with as_input_error("the recipe cannot be built"):
+        with as_input_error("the recipe cannot be built", MisconfigurationException):
             super().instantiate_classes()
 
     def _parse_ckpt_path(self) -> None:
@@ -60,26 +55,15 @@ class Cli(LightningCLI):
         # A checkpoint brings what the tokenizers learnt.
         new = self.subcommand == "fit" and self.config_init["fit"].ckpt_path is None
         samples = self.datamodule.fit_sample() if new else {}
-        with as_input_error("the recipe cannot be built"):
+        with as_input_error("the recipe cannot be built", MisconfigurationException):
             self.model.prepare(self.datamodule.specs, samples or None)
-        with as_input_error("the model cannot take this data"):
+        with as_input_error("the model cannot take this data", MisconfigurationException):
             self.model.try_out(
                 {task: collate(task, self.datamodule.specs[task], raw[:2]) for task, raw in samples.items()}
             )
         millions = sum(p.numel() for p in self.model.parameters()) / 1e6
         print(self.datamodule.summary())
         print(f"{type(self.model.backbone).__name__}: {millions:.2f} M parameters in all")
-
-
-@contextmanager
-def as_input_error(what: str) -> Iterator[None]:
-    """Values that a class refuses come from the recipe."""
-    try:
-        yield
-    except InputError:
-        raise
-    except (ValueError, TypeError, MisconfigurationException) as error:
-        raise InputError(f"{what}: {shorten(str(error))}") from error
 
 
 def main(words: list[str]) -> int:

@@ -67,11 +67,13 @@ class Steps:
 
     @torch.no_grad()
     def infer(self) -> None:
-        self.model.eval()
+        if self.model.training:  # to walk all modules takes the host as long as a layer
+            self.model.eval()
         self.loss()
 
     def train(self) -> None:
-        self.model.train()
+        if not self.model.training:
+            self.model.train()
         self.loss().backward()
         self.optimizer.step()
         self.optimizer.zero_grad()

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from mmeff.backbones import Backbone
 from mmeff.data import ClassificationData
-from mmeff.errors import InputError, shorten
+from mmeff.errors import as_input_error
 from mmeff.mixers import Mixer
 from mmeff.spec import DataSpec
 from mmeff.tasks import Classification
@@ -54,15 +54,9 @@ class Contender:
 
 def build(base: type, config: Config) -> Any:
     """An object of a class under `base`, from its `class_path` and `init_args`, as `mmeff fit` builds it."""
-    from jsonargparse import ArgumentError
-
-    try:
+    with as_input_error():
         parser, parsed = _parsed(base, json.dumps(config))
         return parser.instantiate(parsed)["part"]
-    except InputError:
-        raise
-    except (ArgumentError, TypeError, ValueError) as error:
-        raise InputError(shorten(str(error))) from error
 
 
 @cache  # parsing takes twice the time of building, and a model is built for every length

@@ -20,7 +20,7 @@ MARKS = {"best": "▲", "worst": "▼"}
 
 
 def write_html(path: Path, rows: Sequence[Row], about: dict[str, Any], plots: Path) -> None:
-    """Write the page, with those plots that are in their folder."""
+    """Write the page, with the plots in their folder."""
     parts, drawn = by_modality(rows), pictures(rows)
     page = Template(TEMPLATE.read_text(encoding="utf-8")).substitute(
         title=escape(f"Backbones compared on {about.get('device', 'an unknown device')}"),
@@ -64,14 +64,11 @@ def section(modality: str, rows: Sequence[Row], drawn: Sequence[Picture], plots:
     region = f'class="box" role="region" tabindex="0" aria-label="Results: {modality}"'
     parts.append(f"<div {region}>{table(rows)}</div>")
     figures = [figure(picture, plots / f"{picture.name}.png") for picture in drawn]
-    parts += [f'<div class="plots">{"".join(figures)}</div>'] if any(figures) else []
+    parts += [f'<div class="plots">{"".join(figures)}</div>'] if figures else []
     return f'<section data-modality="{modality}">{"".join(parts)}</section>'
 
 
 def figure(picture: Picture, path: Path) -> str:
-    """Nothing where it was not drawn yet."""
-    if not path.is_file():
-        return ""
     data = b64encode(path.read_bytes()).decode()
     return f'<figure><img alt="{escape(picture.alt)}" src="data:image/png;base64,{data}"></figure>'
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Any
 
-from mmeff.errors import InputError, shorten
+from mmeff.errors import InputError, as_input_error
 
 
 def _positive(where: str, **values: float | None) -> None:
@@ -141,7 +141,7 @@ class Plan:
 
 def read_plan(values: dict[str, Any]) -> Plan:
     """The plan that a YAML file holds. InputError names the key that is wrong, and what it takes."""
-    from jsonargparse import ArgumentError, ArgumentParser
+    from jsonargparse import ArgumentParser
 
     for name in ("budget", "train", "lengths", "speed", "memory"):
         if not isinstance(values.get(name), dict | None):
@@ -150,9 +150,5 @@ def read_plan(values: dict[str, Any]) -> Plan:
             )
     parser = ArgumentParser(exit_on_error=False)
     parser.add_class_arguments(Plan, "plan")
-    try:
+    with as_input_error("the plan cannot be read"):
         return parser.instantiate(parser.parse_object({"plan": values}))["plan"]
-    except InputError:
-        raise
-    except (ArgumentError, TypeError, ValueError) as error:
-        raise InputError(f"the plan cannot be read: {shorten(str(error))}") from error

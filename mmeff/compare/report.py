@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from mmeff.compare.html import write_html
+from mmeff.compare.plots import write_plots
 from mmeff.compare.store import read_rows
 from mmeff.compare.table import write_csv, write_markdown
 from mmeff.errors import InputError
@@ -10,18 +11,12 @@ from mmeff.errors import InputError
 RESULTS = "results.parquet"
 
 
-def write_report(folder: Path, plots: bool = True) -> None:
-    """Write results.csv, table.md, plots/*.png and report.html beside results.parquet.
-
-    Without `plots` the pictures stay as they are: what takes seconds, when it is called after every row.
-    """
+def write_report(folder: Path) -> None:
+    """Write results.csv, table.md, plots/*.png and report.html beside results.parquet."""
     rows, about = read_rows(results_in(folder))
     write_csv(folder / "results.csv", rows)
     write_markdown(folder / "table.md", rows, about)
-    if plots:
-        from mmeff.compare.plots import write_plots
-
-        write_plots(folder / "plots", rows)
+    write_plots(folder / "plots", rows)
     write_html(folder / "report.html", rows, about, folder / "plots")
 
 

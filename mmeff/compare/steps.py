@@ -24,6 +24,7 @@ class Steps:
         self.raw = signals(batch)
         self.labels = torch.zeros(batch, dtype=torch.long, device=device)
         self.optimizer = torch.optim.AdamW(model.parameters(), 1e-4, fused=True)
+        self.mixtures = [module for module in model.backbone.modules() if isinstance(module, MoE)]
 
     def logits(self) -> Tensor:
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
@@ -31,15 +32,17 @@ class Steps:
 
     @torch.no_grad()
     def infer(self) -> None:
-        self.model.eval()
+        if self.model.training:  # to walk all modules takes the host as long as a block
+            self.model.eval()
         self.logits()
 
     def train(self) -> None:
-        self.model.train()
+        if not self.model.training:
+            self.model.train()
         loss = F.cross_entropy(self.logits().float(), self.labels)
-        for module in self.model.backbone.modules():
-            if isinstance(module, MoE) and module.aux_loss is not None:
-                loss = loss + module.aux_loss
+        for mixture in self.mixtures:
+            if mixture.aux_loss is not None:
+                loss = loss + mixture.aux_loss
         loss.backward()
         self.optimizer.step()
         self.optimizer.zero_grad()

@@ -107,11 +107,6 @@ def test_plots_have_words(page, folder):
     assert any("vim at" in each["alt"] for each in images), "a crossing is told"
 
 
-def test_without_plots_the_page_takes_those_that_are_there(tmp_path):
-    write_report(run(tmp_path, three_modalities()), plots=False)
-    assert not Page((tmp_path / "report.html").read_text()).all("img")
-
-
 def test_what_a_run_says_is_no_markup(tmp_path):
     evil = "<script>alert(1)</script>"
     rows = [timed(evil, 512, 1.0, recipe=evil), row(evil, 1024, recipe=evil, error=evil)]
