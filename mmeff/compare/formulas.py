@@ -76,8 +76,12 @@ def _unchecked(*arguments: Any) -> None:
 
 
 def _names() -> list[tuple[Any, str, Any]]:
-    """What mixers and kernels have imported under which names: (module, name, value)."""
-    modules = [module for name, module in sys.modules.items() if name.startswith(("mmeff.mixers", "mmeff_kernels"))]
+    """What modules that models are made of have imported under which names: (module, name, value)."""
+    modules = [
+        module
+        for name, module in sys.modules.items()
+        if name.startswith(("mmeff.", "mmeff_kernels")) and not name.startswith("mmeff.compare")
+    ]
     return [(module, name, value) for module in modules for name, value in vars(module).items()]
 
 

@@ -213,6 +213,24 @@ def test_counting_leaves_operators_tables_and_model_as_they_were() -> None:
     assert type(before) is torch.Tensor
 
 
+@pytest.mark.parametrize(
+    ("recipe", "length"), [("vision/digits", 56.0), ("audio/tones_patches", 4.0), ("text/glosses", 100.0)]
+)
+@pytest.mark.parametrize("backbone", ["linear", "retention", "window"])
+def test_what_is_measured_after_counting_has_data(recipe: str, length: float, backbone: str) -> None:
+    """Tables of positions, which are kept for a length, are made anew where counting has made them without data."""
+    plan = Plan((f"recipes/{recipe}.yaml",), (f"recipes/backbones/{backbone}.yaml",))
+    entered = field_of(contenders_of(plan), Lengths(), None, print)
+    (contender,) = entered.contenders.values()
+    raw = entered.signals(length, torch.device("cpu"))(1)
+    model = entered.model(contender, length).eval()
+    count(model, raw)
+    assert type(model(raw)) is Tensor
+    first = model(raw)
+    count(model, raw)
+    assert torch.equal(model(raw), first)
+
+
 def test_many_processes_find_what_one_does(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     backbones = "recipes/backbones/attention.yaml", "recipes/backbones/vim.yaml"
     entered = contenders_of(Plan(("recipes/vision/digits.yaml",), backbones))
