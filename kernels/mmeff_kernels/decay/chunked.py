@@ -105,12 +105,14 @@ def _rounds(sides: list[_Gates]) -> Iterator[tuple[Tensor, Tensor, Tensor, dict[
 
 def _weights(sides: list[_Gates], diagonal: int) -> Tensor:
     """W (N, n, C, C) where a head has one gate."""
-    x = sides[0].G.new_full((1, 1), -torch.inf)
-    o = torch.arange(sides[0].G.shape[-2], device=x.device)
+    o = torch.arange(sides[0].G.shape[-2], device=sides[0].G.device)
+    x = None
     for side in sides:
         between = side.written_at.mT - side.read_at if side.back else side.read_at - side.written_at.mT
-        x = torch.where(o[:, None] < o if side.back else o[:, None] > o, between, x)
-    W = x.exp()
+        pairs = o[:, None] < o if side.back else o[:, None] > o
+        x = between.masked_fill_(~pairs, -torch.inf) if x is None else torch.where(pairs, between, x)
+    assert x is not None
+    W = x.exp_()
     W.diagonal(dim1=-2, dim2=-1).fill_(diagonal)
     return W
 
@@ -129,8 +131,10 @@ class _Chunked(torch.autograd.Function):
         q, k, v, *gs = (_to_chunks(t, C) for t in (q, k, v, forward, backward) if t is not None)
         sides, alike = _sides(ctx.given, gs, bonus is not None), gs[0].shape[-1] == 1
         if alike:
-            A = (q @ k.mT).mul_(_weights(sides, 1 + twice))
+            W = _weights(sides, 1 + twice)
+            A = (q @ k.mT).mul_(W)
         else:
+            W = None
             A = torch.diag_embed((q * k * _of_heads(bonus, B)).sum(-1) * (1 + twice))
             for x, y, pairs, _ in _rounds(sides):
                 A += ((q * x.exp()) @ (k * y.exp()).mT).masked_fill_(~pairs, 0)
@@ -141,22 +145,23 @@ class _Chunked(torch.autograd.Function):
             o += (q * side.reads) @ states
             met.append(states)
             ends.append(end.unflatten(0, (B, H)))
-        ctx.save_for_backward(q, k, v, bonus, A, *gs, *met)
+        ctx.save_for_backward(q, k, v, bonus, A, W, *gs, *met)
         return _to_rows(o, B, L), *ends
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, do: Tensor, *dends: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
         (B, L, H, C), (before, diagonal) = ctx.layout, ctx.options
-        q, k, v, bonus, A, *rest = ctx.saved_tensors
+        q, k, v, bonus, A, W, *rest = ctx.saved_tensors
         gs, met = rest[: len(dends)], rest[len(dends) :]
         sides, alike = _sides(ctx.given, gs, before), gs[0].shape[-1] == 1
         do = _to_chunks(do, C)
         dA, dv, dbonus = do @ v.mT, A.mT @ do, None
-        if alike:
-            D, P = dA * _weights(sides, diagonal), A * dA
+        if W is not None:
+            P, D = A * dA, dA.mul_(W)
             dq, dk = D @ k, D.mT @ q
-            halves = [P.triu(1) if side.back else P.tril(-1) for side in sides]
+            P.diagonal(dim1=-2, dim2=-1).zero_()
+            halves = [P] if len(sides) == 1 else [P.triu() if side.back else P.tril() for side in sides]
             reads, writes = [[half.sum(axis) for half in halves] for axis in (-1, -2)]
             reads, writes = ([t.unsqueeze(-1) for t in some] for some in (reads, writes))
         else:
@@ -203,7 +208,8 @@ def _sides(given: tuple[bool, bool], gs: Sequence[Tensor], before: bool) -> list
 
 def _to_chunks(t: Tensor, C: int) -> Tensor:
     """(B, L, H, K) -> (B H, n, C, K); what is added decays nothing and writes nothing."""
-    t = F.pad(t, (0, 0, 0, 0, 0, -t.shape[1] % C))
+    if missing := -t.shape[1] % C:
+        t = F.pad(t, (0, 0, 0, 0, 0, missing))
     return t.unflatten(1, (-1, C)).permute(0, 3, 1, 2, 4).flatten(0, 1)
 
 
