@@ -1,8 +1,11 @@
 """Normalisation of tokens."""
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from mmeff_kernels.layer_norm import add_layer_norm, layer_norm
 
@@ -43,3 +46,44 @@ class HeadNorm(nn.Module):
     def forward(self, input: Tensor) -> Tensor:
         normalised = F.layer_norm(input, input.shape[-1:], eps=self.eps).flatten(-2)
         return torch.addcmul(self.bias, normalised, self.weight)
+
+
+class RMSNorm(nn.RMSNorm):
+    """nn.RMSNorm, which on the CPU takes torch four times as long as `rms_norm`."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return rms_norm(x, self.weight, self.eps)
+
+
+def rms_norm(x: Tensor, weight: Tensor | None = None, eps: float | None = None) -> Tensor:
+    """x / sqrt(mean(x^2) + eps) * weight over the last axis, x (..., D), weight (D,).
+
+    Source: Zhang and Sennrich, arXiv 1910.07467, eq. 4; eps is by default torch's.
+    """
+    exact = x.dtype in (torch.float32, torch.float64) and (weight is None or weight.dtype == x.dtype)
+    if x.is_cpu and exact and not torch.compiler.is_compiling():
+        return _RMSNorm.apply(x, weight, torch.finfo(x.dtype).eps if eps is None else eps)
+    return F.rms_norm(x, x.shape[-1:], weight, eps)
+
+
+class _RMSNorm(torch.autograd.Function):
+    """On the CPU, in three passes over x and five back."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor | None, eps: float) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
+        squares = torch.linalg.vector_norm(x, dim=-1, keepdim=True).square_()
+        rstd = (squares / x.shape[-1]).add_(eps).rsqrt_()
+        normalised = x * rstd
+        ctx.save_for_backward(normalised, rstd, weight)
+        return normalised if weight is None else normalised * weight
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gy: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        normalised, rstd, weight = ctx.saved_tensors
+        along = gy * normalised
+        if weight is None:
+            return torch.addcmul(gy, normalised, along.mean(-1, keepdim=True), value=-1).mul_(rstd), None, None
+        mean = (along @ weight / len(weight)).unsqueeze(-1)
+        gx = torch.addcmul(gy * weight, normalised, mean, value=-1).mul_(rstd)
+        return gx, along.reshape(-1, len(weight)).sum(0), None

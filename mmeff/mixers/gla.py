@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from mmeff.mixers.base import Mixer
 from mmeff.mixers.conv import GridConv
 from mmeff.mixers.heads import count_heads
+from mmeff.norm import RMSNorm
 from mmeff.tokens import zero_padding
 from mmeff_kernels.decay import decay_attention
 
@@ -62,8 +63,8 @@ class GLA(Mixer):
         self.sizes = (H * K, H * K, dim, dim, rank)
         self.in_proj = nn.Linear(dim, sum(self.sizes))
         self.decay = nn.Linear(rank, (1 if causal else 2) * H * K)
-        self.norm = nn.RMSNorm(V, eps=1e-5)
-        self.local_norm = nn.RMSNorm(V, eps=1e-5) if local else None
+        self.norm = RMSNorm(V, eps=1e-5)
+        self.local_norm = RMSNorm(V, eps=1e-5) if local else None
         self.out = nn.Linear(dim, dim, bias=False)
 
     def forward(self, x: Tensor, grid: tuple[int, ...], lengths: Tensor | None = None) -> Tensor:

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from mmeff.mixers.base import Mixer
 from mmeff.mixers.heads import count_heads
+from mmeff.norm import RMSNorm
 from mmeff.tokens import zero_padding
 from mmeff_kernels.decay import decay_attention
 
@@ -38,7 +39,7 @@ class HGRN2(Mixer):
         self.lower_bound = lower_bound
         self.heads = count_heads(dim, head_dim)
         self.in_proj = nn.Linear(dim, 3 * dim, bias=False)
-        self.norm = nn.RMSNorm(dim, eps=1e-5)
+        self.norm = RMSNorm(dim, eps=1e-5)
         self.out = nn.Linear(dim, dim, bias=False)
 
     def forward(self, x: Tensor, grid: tuple[int, ...], lengths: Tensor | None = None) -> Tensor:

@@ -4,6 +4,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mmeff.mixers.ssd import SequenceConv, SSDMixer, ssd
+from mmeff.norm import RMSNorm
 
 
 class Hydra(SSDMixer):
@@ -31,7 +32,7 @@ class Hydra(SSDMixer):
         E = self.out.in_features
         self.conv = SequenceConv(sum(self.convolved), conv, "centred")
         self.diagonal = nn.Linear(E, self.heads, bias=False)
-        self.norm = nn.RMSNorm(E, eps=1e-5)
+        self.norm = RMSNorm(E, eps=1e-5)
 
     def forward(self, x: Tensor, grid: tuple[int, ...], lengths: Tensor | None = None) -> Tensor:
         z, inner, dt = self.in_proj(x).split(self.sizes, dim=-1)

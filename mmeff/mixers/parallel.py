@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from mmeff.mixers.base import Mixer
+from mmeff.norm import RMSNorm
 
 
 class Parallel(Mixer):
@@ -26,7 +27,7 @@ class Parallel(Mixer):
         if not mixers:
             raise ValueError("Parallel needs at least one mixer")
         self.mixers = nn.ModuleList(build(dim) for build in mixers)
-        self.norms = nn.ModuleList(nn.RMSNorm(dim) for _ in mixers)
+        self.norms = nn.ModuleList(RMSNorm(dim) for _ in mixers)
         self.out = nn.Linear(dim, dim)
         self.causal = all(bool(mixer.causal) for mixer in self.mixers)
 

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from mmeff.mixers.base import Mixer
 from mmeff.mixers.heads import count_heads
 from mmeff.mixers.rotary import rotate
+from mmeff.norm import rms_norm
 from mmeff_kernels.decay import decay_attention
 
 
@@ -53,7 +54,7 @@ class Retention(Mixer):
         g = log_gamma(self.heads, wide, x.device).expand(*x.shape[:2], -1)
         direction = "forward" if self.causal else "both"
         o, _ = decay_attention(q, k, v, g, direction=direction, diagonal="first", lengths=lengths)
-        return self.out(F.silu(z) * F.rms_norm(o, o.shape[-1:], eps=1e-5).flatten(2))
+        return self.out(F.silu(z) * rms_norm(o, eps=1e-5).flatten(2))
 
 
 @lru_cache(maxsize=64)

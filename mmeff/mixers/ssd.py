@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from mmeff.mixers.base import Mixer
 from mmeff.mixers.heads import count_heads
+from mmeff.norm import RMSNorm
 from mmeff_kernels.decay import decay_attention
 from mmeff_kernels.short_conv import Side, short_conv
 
@@ -91,7 +92,7 @@ class _SSD(SSDMixer):
     def __init__(self, dim: int, expand: float, head_dim: int, state: int, conv: int) -> None:
         super().__init__(dim, expand, head_dim, state)
         self.conv = SequenceConv(sum(self.convolved), conv, self.side)
-        self.norm = nn.RMSNorm(self.out.in_features, eps=1e-5)
+        self.norm = RMSNorm(self.out.in_features, eps=1e-5)
 
     def forward(self, x: Tensor, grid: tuple[int, ...], lengths: Tensor | None = None) -> Tensor:
         z, inner, dt = self.in_proj(x).split(self.sizes, dim=-1)
