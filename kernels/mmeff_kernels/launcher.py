@@ -1,11 +1,14 @@
 """Launching Triton kernels without waiting for Triton to look them up."""
 
+from functools import lru_cache
+from operator import itemgetter
 from typing import Any
 
 import torch
 import triton
 from torch import Tensor
 from triton import knobs
+from triton.runtime import driver
 
 
 class Launcher:
@@ -18,7 +21,7 @@ class Launcher:
 
     def __init__(self, kernel: Any):
         self.kernel = kernel
-        self.names: list[str] = kernel.arg_names
+        self.in_order = itemgetter(*kernel.arg_names)
         self.interpreted = not isinstance(kernel, triton.JITFunction)
         self.compiled: dict[Any, Any] = {}
 
@@ -32,26 +35,30 @@ class Launcher:
             return
         first = next(iter(tensors.values()))
         assert first is not None
-        key: list[Any] = [first.get_device(), *options.values()]
-        for tensor in tensors.values():
-            key += (None, None) if tensor is None else (tensor.dtype, tensor.data_ptr() % 16 == 0)
-        for number in numbers.values():
-            key.append(1 if number == 1 else (number % 16 == 0, -(2**31) <= number < 2**31))
-        if key[0] == torch.cuda.current_device():
-            self._launch(programs, tuple(key), given)
+        device = first.get_device()
+        kinds = [None if t is None else (t.dtype, t.data_ptr() % 16 == 0) for t in tensors.values()]
+        form = device, _told_apart(tuple(numbers.values())), *kinds, *options.values()
+        if device == torch.cuda.current_device():
+            self._launch(programs, form, given)
         else:
-            with torch.cuda.device(key[0]):
-                self._launch(programs, tuple(key), given)
+            with torch.cuda.device(device):
+                self._launch(programs, form, given)
 
     def _launch(self, programs: int, form: tuple[Any, ...], given: dict[str, Any]) -> None:
         compiled = self.compiled.get(form)
         if compiled is None:
             self.compiled[form] = self.kernel[(programs,)](**given)
             return
-        arguments = [given[name] for name in self.names]
+        arguments = self.in_order(given)
         if knobs.runtime.launch_enter_hook.calls:  # a profiler is listening
             compiled[(programs, 1, 1)](*arguments)
             return
         run = compiled.run  # the first time, this loads the kernel
-        stream = torch.cuda.current_stream().cuda_stream
+        stream = driver.active.get_current_stream(form[0])  # pyright: ignore[reportAttributeAccessIssue]
         run(programs, 1, 1, stream, compiled.function, compiled.packed_metadata, None, None, None, *arguments)
+
+
+@lru_cache(maxsize=4096)
+def _told_apart(numbers: tuple[int, ...]) -> tuple[Any, ...]:
+    """Of each number whether it is 1, or else a multiple of 16 and within 32 bits: what Triton compiles for."""
+    return tuple(1 if n == 1 else (n % 16 == 0, -(2**31) <= n < 2**31) for n in numbers)

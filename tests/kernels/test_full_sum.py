@@ -120,6 +120,17 @@ def test_one_projection_has_one_gradient(impl: Any, padded: bool) -> None:
 
 
 @pytest.mark.parametrize("impl", IMPLS)
+@pytest.mark.parametrize("last_stride", [1, 2])
+def test_without_gradients_the_result_is_the_same(impl: Any, last_stride: int) -> None:
+    qkv = torch.randn(2, 70, 3, 2, 16 * last_stride, device=DEVICE)[..., ::last_stride].requires_grad_()
+    alone, together = full_sum(*qkv.unbind(2), impl=impl), full_sum_qkvpacked(qkv, impl=impl)
+    for mode in (torch.no_grad, torch.inference_mode):
+        with mode():
+            assert torch.equal(full_sum(*qkv.unbind(2), impl=impl), alone)
+            assert torch.equal(full_sum_qkvpacked(qkv, impl=impl), together)
+
+
+@pytest.mark.parametrize("impl", IMPLS)
 def test_no_feature_at_all_gives_no_nan(impl: Any) -> None:
     given = drawn(1, 9, 1, 4, 4)
     q = (-given["q"].abs()).requires_grad_()

@@ -1,11 +1,13 @@
 """The launcher asks Triton once for each compiled form, and hands the arguments on in the kernel's order."""
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 import triton
 
+from mmeff_kernels import launcher
 from mmeff_kernels.launcher import Launcher
 
 
@@ -30,8 +32,10 @@ class Compiled:
         return lambda *arguments: self.log.append((f"{self.name}, heard", grid, arguments))
 
 
-class Stream:
-    cuda_stream = 7
+class Driver:
+    """Of a machine with one device, -1."""
+
+    active = SimpleNamespace(get_current_stream={-1: 7}.__getitem__)
 
 
 @pytest.fixture
@@ -46,7 +50,7 @@ def launched(monkeypatch: pytest.MonkeyPatch) -> tuple[Launcher, list[Any]]:
 
     monkeypatch.setattr(function, "run", run)
     monkeypatch.setattr(torch.cuda, "current_device", lambda: -1)
-    monkeypatch.setattr(torch.cuda, "current_stream", Stream)
+    monkeypatch.setattr(launcher, "driver", Driver)
     return Launcher(function), log
 
 

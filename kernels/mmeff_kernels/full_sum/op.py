@@ -56,9 +56,10 @@ def full_sum(
     """
     _check(q, k, v, feature, rotation, lengths, cu_seqlens, impl)
     if _serves(impl, q, k, v):
-        from .operators import FullSum
+        from .operators import FullSum, without_gradients
 
-        return FullSum.apply(q, k, v, *_flat(q, feature, normalize, rotation, scale, eps, lengths, cu_seqlens))
+        run = FullSum.apply if torch.is_grad_enabled() else without_gradients
+        return run(q, k, v, *_flat(q, feature, normalize, rotation, scale, eps, lengths, cu_seqlens))
     options = {"normalize": normalize, "scale": scale, "eps": eps}
     if impl == "reference":
         segments = _segments(q, lengths, cu_seqlens)
@@ -83,16 +84,18 @@ def full_sum_qkvpacked(
     saves the pass that puts three together. Returns o (B, L, H, K); all else as there."""
     if qkv.dim() != 5 or qkv.shape[2] != 3:
         raise ValueError(f"qkv must be (B, L, 3, H, K), not {tuple(qkv.shape)}")
-    q, k, v = qkv.unbind(2)
-    if not _serves(impl, q, k, v):
+    q = qkv.select(2, 0)
+    if not _serves(impl, q, q, q):
+        q, k, v = qkv.unbind(2)
         return full_sum(
             q, k, v, feature, normalize=normalize, rotation=rotation, scale=scale, eps=eps, lengths=lengths,
             cu_seqlens=cu_seqlens, impl=impl,
         )  # fmt: skip
-    from .operators import PackedFullSum
+    from .operators import PackedFullSum, without_gradients
 
-    _check(q, k, v, feature, rotation, lengths, cu_seqlens, impl)
-    return PackedFullSum.apply(qkv, *_flat(q, feature, normalize, rotation, scale, eps, lengths, cu_seqlens))
+    _check(q, q, q, feature, rotation, lengths, cu_seqlens, impl)
+    given = _flat(q, feature, normalize, rotation, scale, eps, lengths, cu_seqlens)
+    return PackedFullSum.apply(qkv, *given) if torch.is_grad_enabled() else without_gradients(*qkv.unbind(2), *given)
 
 
 def _serves(impl: Impl, q: Tensor, k: Tensor, v: Tensor) -> bool:
