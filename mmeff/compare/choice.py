@@ -28,7 +28,8 @@ EQUALS = 4
 
 @dataclass(frozen=True)
 class Answer:
-    """One question's answer: the names of the best, if they are few that cannot be told apart, and margins in words."""
+    """One question's answer: the names of the best, if they are few that cannot be told apart, and margins in words;
+    no name where all are alike."""
 
     question: str
     names: tuple[str, ...]
@@ -102,11 +103,14 @@ def answer(question: str, quantity: Quantity, rows: Sequence[Row], where: str = 
     others = [name for name in ranked if name not in tied]
     shown = [*others[:1], *(["attention"] if "attention" in others[1:] else [])]
     margins = [f"{margin(quantity, values[best], values[name])} {name}" for name in shown]
+    alike = "within the spread of each other" if values[best].spread else "too close to tell apart"
+    if not others:
+        return Answer(question, (), f"{text}: all {alike}")
     if len(tied) > EQUALS:
-        text += f": {len(tied) - 1} others lie within its spread"
+        tied, text = tied[:1], f"{text}: {len(tied) - 1} others lie within its spread"
     elif len(tied) > 1:
-        text += ": within the spread of each other" if values[best].spread else ": too close to tell apart"
-    return Answer(question, tuple(tied if len(tied) <= EQUALS else tied[:1]), "; ".join([text, *margins]))
+        text += f": {alike}"
+    return Answer(question, tuple(tied), "; ".join([text, *margins]))
 
 
 def margin(quantity: Quantity, best: Measured, other: Measured) -> str:

@@ -77,7 +77,7 @@ def summary(found: Samples, batch: int) -> dict[str, float]:
     return {**row, "latency_p50": median(milliseconds), "latency_p95": shares(milliseconds, 20)[-1]}
 
 
-def joules(steps: Steps, examples_per_second: float, seconds: float = 0.3) -> float | None:
+def joules(steps: Steps, examples_per_second: float, seconds: float = 0.2) -> float | None:
     """Energy of an example in training: the power that the device reports while it trains. None where it reports none.
 
     NVML averages power over up to a second, so a short loop reads what came before it as well.

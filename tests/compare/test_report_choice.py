@@ -31,6 +31,7 @@ def test_of_many_that_cannot_be_told_apart_only_the_first_is_named():
     _, found = answers(rows)
     assert found["Fastest in training"].names == ("gla0",)
     assert found["Fastest in training"].text.endswith(": 5 others lie within its spread; 4.00 times vim")
+    assert answers(rows[:6])[1]["Fastest in training"].text.endswith(": all within the spread of each other")
     _, found = answers(rows[2:])
     assert found["Fastest in training"].names == ("gla2", "gla3", "gla4", "gla5")
 
@@ -43,7 +44,8 @@ def test_accuracy_is_taken_where_it_was_measured():
     assert found["Most accurate"].text == "80.0 % ± 1.0 at 128 tokens; 5.0 points above gla"
     one_seed = [row("vim", 4096, accuracy=0.8, seeds=1), row("gla", 4096, accuracy=0.79, seeds=1)]
     _, found = answers(one_seed)
-    assert found["Most accurate"].text == "80.0 %: too close to tell apart"
+    assert found["Most accurate"].text == "80.0 %: all too close to tell apart"
+    assert found["Most accurate"].names == (), "nobody is better"
 
 
 def test_what_was_measured_far_off_or_not_at_all_is_said():
