@@ -7,6 +7,7 @@ from collections.abc import Callable
 from statistics import median, quantiles
 
 import torch
+from torch import Tensor
 
 #: Bytes a second of a copy, exponentials a second, as measured.
 LIMITS = {"NVIDIA H200": (4.3e12, 4.2e12)}
@@ -43,6 +44,12 @@ def once(run: Callable[[], object], device: torch.device) -> float:
     run()
     wait()
     return 1e3 * (time.perf_counter() - start)
+
+
+def first_calls(run: Callable[[], Tensor], device: torch.device) -> str:
+    """Seconds of a call in a fresh process, which compiles, and then of one with its backward pass, in words."""
+    forward, both = (once(call, device) / 1e3 for call in (run, lambda: run().sum().backward()))
+    return f"{forward:6.1f} s forward, then {both:6.1f} s with backward"
 
 
 def captured(run: Callable[[], object]) -> torch.cuda.CUDAGraph:

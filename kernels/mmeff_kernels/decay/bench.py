@@ -9,7 +9,6 @@ the gates forward, 11 and two of the gates in all, at the speed of a copy. Media
 --first times the first calls of a fresh process instead.
 """
 
-import time
 from collections.abc import Callable, Iterator
 from statistics import median
 from typing import Any
@@ -19,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from ..timing import LIMITS, banner, name_of, own_milliseconds, parser, show
+from ..timing import LIMITS, banner, first_calls, name_of, own_milliseconds, parser, show
 from .op import decay_attention
 
 #: (B, L, H, K): Mamba-2's heads at 224 pixels, DeiT-S at 512, DeiT-T at 1248, and a long sequence.
@@ -81,18 +80,6 @@ def peers(shape: tuple[int, ...], device: torch.device) -> Iterator[Contender]:
         yield "fla, gate of a feature", [q, k, v, each], lambda *tensors: chunk_gla(*tensors)[0]
 
 
-def first_calls(shape: tuple[int, ...], device: torch.device) -> None:
-    for name, given, run in ours(shape, device):
-        taken = []
-        for call in (lambda r=run, g=given: r(*g), lambda r=run, g=given: r(*g).sum().backward()):
-            start = time.perf_counter()
-            call()
-            if device.type == "cuda":
-                torch.cuda.synchronize()
-            taken.append(time.perf_counter() - start)
-        print(f"{shape!s:22} {name:26} {taken[0]:6.1f} s forward, then {taken[1]:6.1f} s with backward", flush=True)
-
-
 def main() -> None:
     asked = parser(__doc__)
     asked.add_argument("--first", action="store_true")
@@ -101,7 +88,9 @@ def main() -> None:
     print(banner(device))
     shapes = CUDA_SHAPES if device.type == "cuda" else CPU_SHAPES
     if args.first:
-        first_calls(shapes[0], device)
+        for name, given, run in ours(shapes[0], device):
+            taken = first_calls(lambda r=run, g=given: r(*g), device)
+            print(f"{shapes[0]!s:22} {name:26} {taken}", flush=True)
         return
     for shape in shapes:
         for find in (ours, softmax, peers):
