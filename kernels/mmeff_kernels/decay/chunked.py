@@ -105,13 +105,11 @@ def _rounds(sides: list[_Gates]) -> Iterator[tuple[Tensor, Tensor, Tensor, dict[
 
 def _weights(sides: list[_Gates], diagonal: int) -> Tensor:
     """W (N, n, C, C) where a head has one gate."""
-    o = torch.arange(sides[0].G.shape[-2], device=sides[0].G.device)
-    x = None
+    x = sides[0].G.new_full((1, 1), -torch.inf)
+    o = torch.arange(sides[0].G.shape[-2], device=x.device)
     for side in sides:
         between = side.written_at.mT - side.read_at if side.back else side.read_at - side.written_at.mT
-        pairs = o[:, None] < o if side.back else o[:, None] > o
-        x = between.masked_fill_(~pairs, -torch.inf) if x is None else torch.where(pairs, between, x)
-    assert x is not None
+        x = torch.where(o[:, None] < o if side.back else o[:, None] > o, between, x)
     W = x.exp_()
     W.diagonal(dim1=-2, dim2=-1).fill_(diagonal)
     return W
@@ -154,10 +152,10 @@ class _Chunked(torch.autograd.Function):
         (B, L, H, C), (before, diagonal) = ctx.layout, ctx.options
         q, k, v, bonus, A, W, *rest = ctx.saved_tensors
         gs, met = rest[: len(dends)], rest[len(dends) :]
-        sides, alike = _sides(ctx.given, gs, before), gs[0].shape[-1] == 1
+        sides, alike = _sides(ctx.given, gs, before), W is not None
         do = _to_chunks(do, C)
         dA, dv, dbonus = do @ v.mT, A.mT @ do, None
-        if W is not None:
+        if alike:
             P, D = A * dA, dA.mul_(W)
             dq, dk = D @ k, D.mT @ q
             P.diagonal(dim1=-2, dim2=-1).zero_()
