@@ -15,11 +15,12 @@ from mmeff.compare.baselines import TimmModel
 from mmeff.compare.budget import parameters
 from mmeff.compare.contenders import Contender, Model
 from mmeff.compare.counts import count
+from mmeff.compare.energy import joules
 from mmeff.compare.entrants import Field, one_line
 from mmeff.compare.journal import Values
 from mmeff.compare.memory import limited, memory_end, peaks
 from mmeff.compare.plan import Memory, Plan, Speed, Train
-from mmeff.compare.speed import joules, samples
+from mmeff.compare.speed import samples
 from mmeff.compare.steps import Signals, Steps, fitting
 from mmeff.compare.workers import close, each
 
@@ -134,10 +135,10 @@ def speeds(
 
 def prepared(field: Field, length: float, batch: int, device: torch.device, contender: Contender) -> Values:
     """Counts of one contender. Where a GPU is to run it, its kernels are compiled besides, for all processes: Triton
-    keeps them on disk."""
+    keeps them on disk. Models of timm have none."""
     model = field.model(contender, length)
     counts = count(model, field.signals(length, torch.device("cpu"))(1), bf16=device.type == "cuda")
-    if device.type == "cuda":
+    if device.type == "cuda" and not contender.timm:
         compile_kernels(model, field.signals(length, device), batch, device)
         free()
     return asdict(counts)

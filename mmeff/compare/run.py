@@ -20,7 +20,7 @@ from mmeff.compare.speed import summary
 from mmeff.compare.store import write_rows
 
 #: Seconds between two reports during a run: drawing takes the time of measuring.
-BETWEEN_REPORTS = 60
+BETWEEN_REPORTS = 180
 
 
 def compare(plan: Plan, contenders: list[Contender], folder: Path, device: torch.device, command: str) -> int:

@@ -61,7 +61,7 @@ class Row:
     #: MiB at the peak of a training step, and of a forward pass without gradients.
     memory: float | None = None
     inference_memory: float | None = None
-    #: Joules an example in training, where the device reports its power.
+    #: Joules an example in training, where the device counts its energy.
     joules: float | None = None
     #: Least length at which a training step of one example no longer fits; None: not met, or not looked for.
     memory_ends_at: float | None = None

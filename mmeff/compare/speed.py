@@ -75,21 +75,3 @@ def summary(found: Samples, batch: int) -> dict[str, float]:
         row |= {kind: middle, f"{kind}_low": low, f"{kind}_high": high}
     milliseconds = [1e3 * t for t in found["latency"]]
     return {**row, "latency_p50": median(milliseconds), "latency_p95": shares(milliseconds, 20)[-1]}
-
-
-def joules(steps: Steps, examples_per_second: float, seconds: float = 0.2) -> float | None:
-    """Energy of an example in training: the power that the device reports while it trains. None where it reports none.
-
-    NVML averages power over up to a second, so a short loop reads what came before it as well.
-    """
-    if steps.device.type != "cuda":
-        return None
-    watts, end = [], time.perf_counter() + seconds
-    try:
-        while time.perf_counter() < end or not watts:
-            steps.train()
-            torch.cuda.synchronize()
-            watts.append(torch.cuda.power_draw() / 1e3)
-    except (ModuleNotFoundError, RuntimeError):  # no pynvml, or no permission
-        return None
-    return median(watts) / examples_per_second

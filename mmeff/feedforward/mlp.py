@@ -4,14 +4,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mmeff.feedforward.base import ChannelMixer
-
-
-def hidden_width(dim: int, ratio: float) -> int:
-    """ratio * dim, rounded down. ValueError if nothing is left."""
-    hidden = int(ratio * dim)
-    if hidden < 1:
-        raise ValueError(f"ratio {ratio} of dim {dim} leaves no hidden channel")
-    return hidden
+from mmeff.widths import hidden_width
 
 
 class MLP(ChannelMixer):
@@ -21,7 +14,7 @@ class MLP(ChannelMixer):
         """
         Args:
             dim: width of the tokens.
-            ratio: hidden width as a multiple of dim.
+            ratio: hidden width as a multiple of dim, rounded up to a multiple of 8.
             dropout: probability of dropping a hidden channel in training.
         """
         super().__init__()
@@ -44,7 +37,7 @@ class SwiGLU(ChannelMixer):
         """
         Args:
             dim: width of the tokens.
-            ratio: hidden width as a multiple of dim.
+            ratio: hidden width as a multiple of dim, rounded up to a multiple of 8.
             dropout: probability of dropping a hidden channel in training.
         """
         super().__init__()

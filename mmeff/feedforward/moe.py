@@ -25,7 +25,7 @@ class MoE(ChannelMixer):
             dim: width of the tokens.
             experts: number of MLPs.
             top_k: experts that serve a token.
-            ratio: hidden width of an expert as a multiple of dim.
+            ratio: hidden width of an expert as a multiple of dim, rounded up to a multiple of 8.
             balance: weight of the balancing loss.
         """
         super().__init__()

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from mmeff.mixers.base import Mixer
 from mmeff.mixers.conv import GridConv
 from mmeff.tokens import zero_padding
+from mmeff.widths import hidden_width
 
 
 class GatedConv(Mixer):
@@ -21,12 +22,12 @@ class GatedConv(Mixer):
         """
         Args:
             dim: width of the tokens.
-            expand: inner width as a multiple of dim.
+            expand: inner width as a multiple of dim, rounded up to a multiple of 8.
             kernel: size of the convolution along each axis, odd.
             conv_ratio: channels that are convolved, as a multiple of dim.
         """
         super().__init__()
-        hidden, convolved = int(expand * dim), int(conv_ratio * dim)
+        hidden, convolved = hidden_width(dim, expand), int(conv_ratio * dim)
         if not 1 <= convolved <= hidden:
             raise ValueError(
                 f"conv_ratio {conv_ratio} gives {convolved} convolved channels of {hidden} inner ones (dim {dim}, "

@@ -35,7 +35,7 @@ class Hydra(SSDMixer):
         self.norm = RMSNorm(E, eps=1e-5)
 
     def forward(self, x: Tensor, grid: tuple[int, ...], lengths: Tensor | None = None) -> Tensor:
-        z, inner, dt = self.in_proj(x).split(self.sizes, dim=-1)
+        z, inner, dt, _ = self.in_proj(x).split(self.sizes, dim=-1)
         u, B_F, C_F, B_G, C_G = self.by_heads(self.conv(inner, lengths))
         dt_F, dt_G = self.steps(dt.unflatten(2, (2, -1))).unbind(2)
         A = -self.A_log.exp()

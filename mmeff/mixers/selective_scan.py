@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mmeff.mixers.base import Mixer
+from mmeff.widths import aligned
 from mmeff_kernels.selective_scan import selective_scan_routes
 from mmeff_kernels.short_conv import Side, short_conv
 from mmeff_kernels.stacked import stacked_linear
@@ -26,7 +27,7 @@ class ScanMixer(Mixer):
         for name, size in {"dim": dim, "expand * dim": E, "state": state, "dt_rank": dt_rank}.items():
             if size is not None and size < 1:
                 raise ValueError(f"{name} must be at least 1, not {size}")
-        R = 8 * math.ceil(dim / 128) if dt_rank is None else dt_rank
+        R = aligned(math.ceil(dim / 16)) if dt_rank is None else dt_rank
         self.sizes = (R, state, state, R, state)[: 1 + 2 * axes_of_step]
         self.x_weight = nn.Parameter(torch.empty(K, sum(self.sizes), E))
         nn.init.trunc_normal_(self.x_weight, std=E**-0.5, a=-2 * E**-0.5, b=2 * E**-0.5)

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from mmeff.mixers.base import Mixer
 from mmeff.mixers.heads import count_heads
 from mmeff.norm import RMSNorm
+from mmeff.widths import aligned
 from mmeff_kernels.decay import decay_attention
 from mmeff_kernels.short_conv import Side, short_conv
 
@@ -18,8 +19,9 @@ class SSDMixer(Mixer):
     """What mixers of state space duality in K directions have in common: projections, and the parameters of H heads.
 
     [z, (u, B_1, C_1, ..., B_K, C_K), (dt_1, ..., dt_K)] = W_in tokens: E channels of z and of u, `state` numbers of
-    each B and C, which all heads share, and of each dt one a head. Step sizes are softplus(dt_k + b), A = -exp(A_log).
-    All directions share b, A and D, initialised as Mamba-2's.
+    each B and C, which all heads share, and of each dt one a head; the rest of W_in fills its width up to a multiple of
+    8 and is not read. Step sizes are softplus(dt_k + b), A = -exp(A_log). All directions share b, A and D, initialised
+    as Mamba-2's.
     """
 
     def __init__(self, dim: int, expand: float, head_dim: int, state: int, K: int = 1) -> None:
@@ -30,7 +32,8 @@ class SSDMixer(Mixer):
                 raise ValueError(f"{name} must be at least 1, not {size}")
         self.heads = H = count_heads(E, head_dim)
         self.convolved = (E, *[state] * 2 * K)
-        self.sizes = (E, sum(self.convolved), K * H)
+        sizes = (E, sum(self.convolved), K * H)
+        self.sizes = (*sizes, aligned(sum(sizes)) - sum(sizes))
         self.in_proj = nn.Linear(dim, sum(self.sizes), bias=False)
         dt = torch.empty(H).uniform_(math.log(1e-3), math.log(1e-1)).exp()
         self.dt_bias = nn.Parameter(dt + torch.log(-torch.expm1(-dt)))  # softplus(bias) = dt
@@ -95,7 +98,7 @@ class _SSD(SSDMixer):
         self.norm = RMSNorm(self.out.in_features, eps=1e-5)
 
     def forward(self, x: Tensor, grid: tuple[int, ...], lengths: Tensor | None = None) -> Tensor:
-        z, inner, dt = self.in_proj(x).split(self.sizes, dim=-1)
+        z, inner, dt, _ = self.in_proj(x).split(self.sizes, dim=-1)
         u, B, C = self.by_heads(self.conv(inner, lengths))
         o = ssd(u, self.steps(dt), -self.A_log.exp(), B, C, self.direction, lengths)
         return self.out(self.norm(F.silu(z) * (o + self.D[:, None] * u).flatten(2)))

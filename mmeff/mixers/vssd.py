@@ -36,7 +36,7 @@ class VSSD(SSDMixer):
         self.norm = LayerNorm(self.out.in_features)
 
     def forward(self, x: Tensor, grid: tuple[int, ...], lengths: Tensor | None = None) -> Tensor:
-        z, inner, dt = self.in_proj(x).split(self.sizes, dim=-1)
+        z, inner, dt, _ = self.in_proj(x).split(self.sizes, dim=-1)
         u, B, C = self.by_heads(F.silu(self.conv(zero_padding(inner, lengths), grid)))
         m = self.steps(dt) * self.A_log.exp()
         o = full_sum(C, B, (m[..., None] * u).to(u.dtype), "identity", normalize=False, lengths=lengths)

@@ -7,6 +7,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from mmeff.compare import energy
+from mmeff.compare.energy import power
 from mmeff.compare.memory import SHARE, memory_end, peak_mib
 from mmeff.compare.parts import compile_kernels
 from mmeff.compare.speed import LEAST, WARM_UP, interleaved, seconds_of
@@ -53,6 +55,30 @@ def test_measuring_costs_less_than_2_percent_of_the_least_step() -> None:
     with torch.no_grad():
         step = seconds(lambda: layer(x))
     assert each < 0.02 * step, f"{1e6 * each:.2f} us beside {1e6 * step:.0f} us"
+
+
+@pytest.mark.parametrize("step", [0.001, 0.15])
+def test_power_is_what_the_counter_grows_by_however_long_a_step_is(step: float) -> None:
+    """A counter that moves every 40 ms, of a device that uses 300 W; what it used before is not counted."""
+    begin = time.perf_counter()
+
+    def millijoules() -> int:
+        return 10**9 + 12000 * int((time.perf_counter() - begin) / 0.04)
+
+    begun: list[float] = []
+
+    def ended() -> bool:
+        return time.perf_counter() - begun[-1] > step
+
+    found = power(lambda: begun.append(time.perf_counter()), ended, millijoules)
+    assert found == pytest.approx(300, rel=0.05)
+    assert len(begun) <= 2 + 0.4 / step
+
+
+def test_no_power_without_a_counter_that_moves(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(energy, "PATIENCE", 0.01)
+    assert power(lambda: None, lambda: True, lambda: 7) is None
+    assert energy.counter(CPU) is None
 
 
 def test_the_peak_is_what_a_call_holds_at_once() -> None:

@@ -12,6 +12,7 @@ from torch import Tensor
 from mmeff.init import init_weights
 from mmeff.mixers import MILA, SSD, VSSD, BiSSD, Hydra, Retention
 from mmeff.mixers.rotary import rotate
+from mmeff.mixers.ssd import SSDMixer
 
 DIM, L = 8, 12
 #: Of the state space mixers: 16 inner channels in 4 heads of 4, 3 numbers of B and of C.
@@ -35,6 +36,11 @@ def close(a: Tensor, b: Tensor) -> None:
 
 def rms_norm(x: Tensor, weight: Tensor | float = 1.0) -> Tensor:
     return x / (x.square().mean(-1, keepdim=True) + 1e-5).sqrt() * weight
+
+
+def projected(mixer: SSDMixer, x: Tensor, sizes: tuple[int, ...]) -> tuple[Tensor, ...]:
+    """Parts of W_in x, without what fills it up to a multiple of 8."""
+    return mixer.in_proj(x)[..., : sum(sizes)].split(sizes, dim=-1)
 
 
 def along(mixer: SSD | BiSSD | Hydra, inner: Tensor, first: int) -> Tensor:
@@ -68,7 +74,7 @@ def test_mila_is_a_gated_double_sum(grid: tuple[int, ...]) -> None:
 def test_vssd_is_a_weighted_sum_over_all_tokens(grid: tuple[int, ...]) -> None:
     mixer = VSSD(DIM, **SIZES).double()
     x = tokens()
-    z, inner, dt = mixer.in_proj(x).split((E, E + 2 * N, H), dim=-1)
+    z, inner, dt = projected(mixer, x, (E, E + 2 * N, H))
     u, B, C = F.silu(mixer.conv(inner, grid))[0].split((E, N, N), dim=-1)
     m = F.softplus(dt[0] + mixer.dt_bias) * mixer.A_log.exp()
     y = torch.zeros(L, E, dtype=torch.float64)
@@ -105,7 +111,7 @@ def test_retention_fades_with_the_distance(grid: tuple[int, ...], causal: bool) 
 def test_ssd_is_its_recurrence(length: int) -> None:
     mixer = SSD(DIM, **SIZES).double()
     x = tokens(length)
-    z, inner, dt = mixer.in_proj(x[0]).split((E, E + 2 * N, H), dim=-1)
+    z, inner, dt = projected(mixer, x[0], (E, E + 2 * N, H))
     u, B, C = along(mixer, inner, first=-3).split((E, N, N), dim=-1)
     dt, A = F.softplus(dt + mixer.dt_bias), -mixer.A_log.exp()
     S, ys = torch.zeros(H, N, V, dtype=torch.float64), []
@@ -121,7 +127,7 @@ def test_ssd_is_its_recurrence(length: int) -> None:
 def test_bissd_sees_both_sides_and_itself_once(grid: tuple[int, ...]) -> None:
     mixer = BiSSD(DIM, conv=5, **SIZES).double()
     x = tokens()
-    z, inner, dt = mixer.in_proj(x[0]).split((E, E + 2 * N, H), dim=-1)
+    z, inner, dt = projected(mixer, x[0], (E, E + 2 * N, H))
     u, B, C = along(mixer, inner, first=-2).split((E, N, N), dim=-1)
     dt, A = F.softplus(dt + mixer.dt_bias), -mixer.A_log.exp()
     y = torch.zeros(L, E, dtype=torch.float64)
@@ -141,7 +147,7 @@ def test_hydra_is_two_shifted_recurrences_and_a_diagonal(length: int) -> None:
     torch.nn.init.normal_(mixer.A_log)
     torch.nn.init.normal_(mixer.D)
     x = tokens(length)
-    z, inner, *dts = mixer.in_proj(x[0]).split((E, E + 4 * N, H, H), dim=-1)
+    z, inner, *dts = projected(mixer, x[0], (E, E + 4 * N, H, H))
     u, *shared = along(mixer, inner, first=-3).split((E, N, N, N, N), dim=-1)
     A = -mixer.A_log.exp()
     y = torch.stack([(mixer.diagonal(u_t) + mixer.D).repeat_interleave(V) * u_t for u_t in u])
