@@ -84,7 +84,7 @@ def test_every_line_of_python_works(own_files):
 
 def test_what_is_installed_and_how_is_said_once():
     others = [words for words in commands() if words[0] != "mmeff"]
-    assert others == [["pip", "install", "-e", "."], ["pip", "install", "-e", ".[test]"], ["pytest"]]
+    assert others == [["pip", "install", "-e", "."], ["pip", "install", "-e", ".[test]"], ["pytest", "-n", "auto"]]
     assert README.count("pip install") == 2
 
 

@@ -77,7 +77,8 @@ PAIRS = 2 * L * L * D
 SUMS = 2 * L * H * K * K
 #: What each of the scans reads: r, B and C of the inner channels, and the step sizes from r.
 ROUTE = linear(E, R + 2 * N) + linear(R, E)
-SSD_IN = linear(D, 2 * E + 2 * N + E // K)
+#: With four outputs that fill the width up to a multiple of 8.
+SSD_IN = linear(D, 2 * E + 2 * N + E // K + 4)
 
 HAND = {
     "Attention": Hand(linear(D, 4 * D), (2 * PAIRS, 5 * PAIRS), given=HEADS),
