@@ -35,19 +35,17 @@ def power(begin: Callable[[], object], ended: Callable[[], bool], millijoules: C
     The counter moves some ten times a second, at times that are not ours: power is what it grew by from one such time
     to another, over the seconds between them. What ran before has no part in it.
     """
-    start, last = time.perf_counter(), millijoules()
-    moved: list[tuple[float, int]] = []
-    while not moved or moved[-1][0] - moved[0][0] < SECONDS:
-        begin()
-        while True:
-            now, counted = time.perf_counter(), millijoules()
-            if counted != last:
-                moved.append((now, counted))
-                last = counted
-            if ended():
+    seen = [(time.perf_counter(), millijoules())]  # each value of the counter, and when it was first seen
+    begin()
+    while True:
+        now, counted = time.perf_counter(), millijoules()
+        if counted != seen[-1][1]:
+            seen.append((now, counted))
+        if ended():
+            (start, _), *moved = seen
+            if now - start > PATIENCE or (moved and moved[-1][0] - moved[0][0] >= SECONDS):
                 break
-        if now - start > PATIENCE:
-            break
+            begin()
     if len(moved) < 2:
         return None
     (first, before), (then, after) = moved[0], moved[-1]

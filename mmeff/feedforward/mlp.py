@@ -4,7 +4,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mmeff.feedforward.base import ChannelMixer
-from mmeff.widths import hidden_width
+from mmeff.widths import aligned
+
+
+def hidden_width(dim: int, ratio: float) -> int:
+    """ratio * dim, rounded up to a multiple of 8. ValueError if it is less than one channel."""
+    hidden = int(ratio * dim)
+    if hidden < 1:
+        raise ValueError(f"ratio {ratio} of dim {dim} leaves no hidden channel")
+    return aligned(hidden)
 
 
 class MLP(ChannelMixer):

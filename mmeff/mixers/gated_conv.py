@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from mmeff.mixers.base import Mixer
 from mmeff.mixers.conv import GridConv
 from mmeff.tokens import zero_padding
-from mmeff.widths import hidden_width
+from mmeff.widths import aligned
 
 
 class GatedConv(Mixer):
@@ -27,7 +27,7 @@ class GatedConv(Mixer):
             conv_ratio: channels that are convolved, as a multiple of dim.
         """
         super().__init__()
-        hidden, convolved = hidden_width(dim, expand), int(conv_ratio * dim)
+        hidden, convolved = aligned(int(expand * dim)), int(conv_ratio * dim)
         if not 1 <= convolved <= hidden:
             raise ValueError(
                 f"conv_ratio {conv_ratio} gives {convolved} convolved channels of {hidden} inner ones (dim {dim}, "

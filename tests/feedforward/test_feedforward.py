@@ -5,10 +5,11 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 import mmeff.feedforward
 from mmeff.feedforward import MLP, ChannelMixer, MoE, SwiGLU
+from mmeff.feedforward.mlp import hidden_width
 
 DIM = 8
 CLASSES = [getattr(mmeff.feedforward, name) for name in mmeff.feedforward.__all__ if name != "ChannelMixer"]
@@ -126,6 +127,20 @@ def test_moe_under_autocast() -> None:
         y = moe(tokens().float())
     assert y.isfinite().all()
     assert moe.aux_loss.dtype == torch.float32
+
+
+def test_hidden_widths_are_rounded_up() -> None:
+    assert [hidden_width(dim, 8 / 3) for dim in (96, 192, 320)] == [256, 512, 856]
+    with pytest.raises(ValueError, match=r"ratio 0\.1 of dim 8 leaves no hidden channel"):
+        hidden_width(8, 0.1)
+
+
+@pytest.mark.parametrize("cls", CLASSES)
+def test_every_wide_layer_is_a_multiple_of_8(cls: type[nn.Module]) -> None:
+    linear = [module for module in cls(320).modules() if isinstance(module, nn.Linear)]
+    assert linear
+    for layer in linear:
+        assert all(size % 8 == 0 for size in layer.weight.shape if size > 64), layer
 
 
 def test_what_cannot_be_built_says_which_numbers() -> None:

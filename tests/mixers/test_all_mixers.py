@@ -175,3 +175,12 @@ def test_none_needs_compilation_and_all_survive_their_state_dict(mixer: Mixer) -
         torch.nn.init.zeros_(parameter)
     mixer.load_state_dict(state)
     assert torch.equal(mixer(tokens((7, 7)), (7, 7)), expected)
+
+
+@pytest.mark.parametrize("name", exported())
+def test_every_wide_layer_is_a_multiple_of_8(name: str) -> None:
+    """A GPU takes twice as long over others; heads may be as many as they are."""
+    linear = [module for module in exported()[name](320).modules() if isinstance(module, torch.nn.Linear)]
+    assert linear
+    for layer in linear:
+        assert all(size % 8 == 0 for size in layer.weight.shape if size > 64), layer

@@ -145,6 +145,8 @@ def test_what_cannot_be_built_or_served_says_which_numbers() -> None:
         GatedConv(DIM, kernel=4)
     with pytest.raises(ValueError, match="16 convolved channels of 8 inner ones"):
         GatedConv(DIM, expand=1, conv_ratio=2)
+    with pytest.raises(ValueError, match=r"8 convolved channels of 0 inner ones \(dim 8, expand 0\.1\)"):
+        GatedConv(DIM, expand=0.1)
     with pytest.raises(ValueError, match=r"\(2, 2, 2\)"):
         GatedConv(DIM).double()(tokens(8), (2, 2, 2))
     with pytest.raises(ValueError, match="state must be at least 1, not 0"):
