@@ -14,8 +14,9 @@ from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint, RichProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 
+from mmeff.cli.baseline import compare_with_baselines
 from mmeff.cli.curves import loggers
-from mmeff.cli.progress import EpochLines
+from mmeff.cli.progress import EpochLines, TimeAhead
 from mmeff.cli.recipe import Recipe, compose
 from mmeff.data import ClassificationData, collate
 from mmeff.errors import InputError, as_input_error
@@ -152,6 +153,7 @@ def run_callbacks(run: Path, command: str, trainer: dict[str, Any]) -> list[Call
     last: dict[str, Any] = {"dirpath": run, "filename": "last", "enable_version_counter": False}
     return [
         *(bar or [EpochLines()]),
+        TimeAhead(),
         RandomState(),
         NaNGuard(run / "last_good.ckpt"),
         StopOnInterrupt(run / "last.ckpt"),
@@ -181,6 +183,8 @@ def finish(cli: Cli, run: Path) -> None:
                 limit_test_batches=cli.trainer.limit_test_batches,
             )
             tester.test(model, datamodule=data, verbose=False)
+            if tester.limit_test_batches == 1.0:
+                print(*compare_with_baselines(data, tester.callback_metrics), sep="\n")
     tasks = {name: '-t "a text"' if spec.modality == "text" else "FILE" for name, spec in data.specs.items()}
     print(f"everything is in {run}. Label something of your own:")
     for name, what in tasks.items():

@@ -122,7 +122,7 @@ class ResumableLoader:
         repeat: bool = False,
     ):
         self.parts, self.shuffle, self.seed, self.rank, self.world = list(parts), shuffle, seed, rank, world
-        self.limit, self.repeat = limit, repeat
+        self.limit, self.repeat, self.num_workers = limit, repeat, num_workers
         self.epoch = 0
         self.handed_out = 0
         self._begun = False

@@ -1,6 +1,7 @@
 """What a fit leaves in its folder and on the screen, and that a test, a validation and a resumed run keep it."""
 
 import csv
+import re
 import shlex
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from lightning.pytorch.loggers import CSVLogger
 
 from mmeff.cli import main
 from mmeff.cli.curves import loggers
+from mmeff.cli.progress import TimeAhead
 from mmeff.cli.recipe import compose
 
 ROOT = Path(__file__).parents[2]
@@ -81,3 +83,31 @@ def test_a_resumed_run_keeps_the_curves_before_its_checkpoint(tmp_path):
     with open(tmp_path / "metrics.csv", newline="") as file:
         rows = [(int(row["step"]), float(row["train/loss"])) for row in csv.DictReader(file)]
     assert rows == [(0, 3.0), (1, 2.0), (2, 1.5)]
+
+
+def test_a_fit_says_how_long_it_takes_and_what_a_simple_model_reaches(tmp_path, monkeypatch, capsys, table):
+    monkeypatch.chdir(tmp_path)
+    # The label is a word of the text, which a linear model finds at once and a network does not in one step.
+    more = [f"a {label} thing,{label}" for label in ("good", "bad", "odd") for _ in range(40)]
+    path = table(tmp_path / "table.csv", *more)
+    words = [*recipe("text/table"), "--data.source.path", str(path), "--data.num_workers", "0", *QUICK[1:2], *QUICK[3:]]
+    assert main(["fit", *words, "--trainer.max_epochs=2", "--model.optimizer.lr=0"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    (ahead,) = [line for line in lines if line.startswith("about ")]
+    assert re.fullmatch(r"about [\d.]+ s per epoch \(1 steps of [\d.]+ s\), [\d.]+ s for 2 epochs", ahead)
+    assert lines.index(ahead) < next(i for i, line in enumerate(lines) if line.startswith("epoch 1/2"))
+    (said,) = [line for line in lines if line.startswith("baseline  test/acc 1 ")]
+    assert "logistic regression on TF-IDF" in said and "does not beat it" in said
+
+
+def test_measuring_the_time_ahead_changes_nothing_of_the_run(tmp_path, monkeypatch, capsys):
+    losses = {}
+    for name in ("measured", "not"):
+        if name == "not":
+            monkeypatch.setattr(TimeAhead, "on_train_start", lambda *_: None)
+        folder = ["--trainer.default_root_dir", str(tmp_path / name), "--trainer.log_every_n_steps=1"]
+        assert main(["fit", *recipe("audio/tones"), *QUICK, "--trainer.max_epochs=1", *folder]) == 0
+        with open(tmp_path / name / "metrics.csv", newline="") as file:
+            losses[name] = [row["train/loss"] for row in csv.DictReader(file) if row["train/loss"]]
+    assert len(losses["not"]) == 2 and losses["measured"] == losses["not"]
+    assert capsys.readouterr().out.count("per epoch") == 1
