@@ -10,9 +10,7 @@ from typing import Any
 from mmeff.errors import InputError, shorten
 from mmeff.spec import DataSpec
 from mmeff.tasks.classify import Classification, check_keys
-from mmeff.tasks.safety import read_checkpoint
-
-WEIGHTS, CONFIG = "model.safetensors", "config.json"
+from mmeff.weights import CONFIG, WEIGHTS, read_checkpoint, read_export
 
 
 def load(path: str | Path, trust: Sequence[str] = ()) -> Classification:
@@ -45,7 +43,8 @@ def find(path: str | Path) -> Path:
 def read(path: Path) -> tuple[dict[str, Any], dict[str, DataSpec], dict[str, Any]]:
     """-> the recipe of the model, the data it was trained on, its state_dict."""
     if path.is_dir():
-        return read_export(path)
+        config, state = read_export(path)
+        return config["model"], DataSpec.from_dicts(config["specs"]), state
     checkpoint = read_checkpoint(path)
     stored = checkpoint["mmeff"]
     if not isinstance(stored.get("model"), dict):
@@ -112,15 +111,3 @@ def export(path: str | Path, to: str | Path, trust: Sequence[str] = ()) -> Path:
         raise OSError(f"{to / WEIGHTS} cannot be written: {error}") from error
     (to / CONFIG).write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n")
     return to
-
-
-def read_export(folder: Path) -> tuple[dict[str, Any], dict[str, DataSpec], dict[str, Any]]:
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    try:
-        config = json.loads((folder / CONFIG).read_text())
-        return config["model"], DataSpec.from_dicts(config["specs"]), dict(load_file(folder / WEIGHTS))
-    except (ValueError, KeyError, TypeError, AttributeError, SafetensorError, FileNotFoundError) as error:
-        reason = " ".join(str(error).split())
-        raise InputError(f"{folder} is not a whole export ({CONFIG} and {WEIGHTS}): {reason}") from error

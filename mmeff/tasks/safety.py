@@ -2,10 +2,7 @@
 
 import os
 import random
-import re
 import signal
-import warnings
-import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,7 +15,8 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 from torch import Tensor, nn
 
-from mmeff.errors import InputError, Interrupted, TrainingError
+from mmeff.errors import Interrupted, TrainingError
+from mmeff.weights import read_checkpoint
 
 
 class BestCheckpoint(ModelCheckpoint):
@@ -65,38 +63,6 @@ class RandomState(Callback):
         keys = state["numpy"]["keys"].numpy().astype(np.uint32)
         np.random.set_state((state["numpy"]["name"], keys, *state["numpy"]["position"]))
         random.setstate((state["python"]["version"], tuple(state["python"]["state"].tolist()), None))
-
-
-def read_checkpoint(path: str | Path, map_location: Any = "cpu") -> dict[str, Any]:
-    """A checkpoint that mmeff wrote: tensors and plain values, no pickled code is run. InputError if it is none."""
-    path = Path(path)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # advice to torch's developers on what it then refuses
-            checkpoint = torch.load(path, map_location=map_location, weights_only=True)
-    except Exception as error:  # torch raises half a dozen types for a file that is no checkpoint
-        reason = describe_read_error(path, error)
-        raise InputError(f"{path} cannot be read as a checkpoint: {reason}. Give one that `mmeff fit` wrote") from error
-    held = checkpoint if isinstance(checkpoint, dict) else {}
-    stored = held.get("mmeff")
-    whole = isinstance(stored, dict) and isinstance(stored.get("specs"), dict)
-    if not whole or not {"state_dict", "pytorch-lightning_version"} <= held.keys():
-        raise InputError(f"{path} was not written by `mmeff fit`: it holds no class names and no recipe")
-    return checkpoint
-
-
-def describe_read_error(path: Path, error: Exception) -> str:
-    if isinstance(error, PermissionError):
-        return "you may not read it"
-    if path.stat().st_size == 0:
-        return "it is empty"
-    if blocked := re.search(r"GLOBAL (\S+)", str(error)):
-        return f"it asks to run {blocked[1]}, and only tensors and plain values are read"
-    with open(path, "rb") as file:
-        begins_as_one = file.read(2) == b"PK"
-    if begins_as_one and not zipfile.is_zipfile(path):
-        return "it is cut short"
-    return "it is damaged" if begins_as_one else "it is a file of another kind"
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
