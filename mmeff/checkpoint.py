@@ -1,13 +1,12 @@
 """A trained model out of a run, and into a folder of safetensors and JSON: no pickle is ever executed."""
 
 import json
-import pkgutil
 from collections.abc import Sequence
-from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
-from mmeff.errors import InputError, shorten
+from mmeff.build import build
+from mmeff.errors import InputError
 from mmeff.spec import DataSpec
 from mmeff.tasks.classify import Classification, check_keys
 from mmeff.weights import CONFIG, WEIGHTS, read_checkpoint, read_export
@@ -20,8 +19,7 @@ def load(path: str | Path, trust: Sequence[str] = ()) -> Classification:
     classes a checkpoint may build. InputError says what is wrong with the file.
     """
     recipe, specs, state = read(find(path))
-    model = build(recipe, trust)
-    model.prepare(specs)
+    model = build(recipe, specs, state, trust)
     check_keys(state, model.state_dict())
     model.load_state_dict(state)
     return model.eval()
@@ -50,42 +48,6 @@ def read(path: Path) -> tuple[dict[str, Any], dict[str, DataSpec], dict[str, Any
     if not isinstance(stored.get("model"), dict):
         raise InputError(f"{path} was not written by `mmeff fit`: it holds no recipe to build its model from")
     return stored["model"], DataSpec.from_dicts(stored["specs"]), checkpoint["state_dict"]
-
-
-def build(recipe: dict[str, Any], trust: Sequence[str] = ()) -> Classification:
-    """The untrained model that a recipe's `model:` describes."""
-    from jsonargparse import ArgumentError, ArgumentParser
-
-    check_trust(recipe, {"mmeff", *trust})
-    parser = ArgumentParser(exit_on_error=False)
-    parser.add_subclass_arguments(Classification, "model", required=True)
-    try:
-        # A copy: the parser writes what it parsed into the lists that it was given.
-        model = parser.instantiate(parser.parse_object({"model": deepcopy(recipe)}))["model"]
-    except (ArgumentError, TypeError, ValueError) as error:
-        reason = shorten(str(error))
-        raise InputError(f"the checkpoint's recipe does not fit this version of mmeff: {reason}") from error
-    model.recipe = recipe
-    return model
-
-
-def check_trust(value: Any, packages: set[str]) -> None:
-    """Naming a class runs its code: every dotted name in a recipe must lead to what a known package defines."""
-    for child in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
-        check_trust(child, packages)
-    if not (isinstance(value, str) and "." in value and all(part.isidentifier() for part in value.split("."))):
-        return
-    package = value.partition(".")[0]
-    if package in packages:  # which may hold what it imported itself, as in mmeff.cli.sys.exit
-        try:
-            package = str(getattr(pkgutil.resolve_name(value), "__module__", value)).partition(".")[0]
-        except (ImportError, AttributeError) as error:
-            raise InputError(f"the checkpoint's recipe does not fit this version of mmeff: {error}") from error
-    if package not in packages:
-        raise InputError(
-            f"the checkpoint asks to build {value}: if you trust that package, "
-            f"say mmeff.load(path, trust=[{package!r}]) or --trust {package}"
-        )
 
 
 def export(path: str | Path, to: str | Path, trust: Sequence[str] = ()) -> Path:

@@ -9,6 +9,8 @@ from torch import Tensor, nn
 
 from mmeff.tokens import Tokens, valid_mask
 
+__all__ = ["AttentionPool", "Head", "MaxPool", "MeanPool", "Pool", "TokenPool"]
+
 
 class Pool(nn.Module, ABC):
     """Tokens -> (B, D). Built as `Cls(dim, ...)`."""

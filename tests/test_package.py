@@ -41,7 +41,8 @@ FORBIDDEN = {
     ),
     "mmeff.heads": ("mmeff.data", "mmeff.tasks", "mmeff.tokenizers", "mmeff.backbones", "mmeff.mixers", "lightning"),
     "mmeff.tokens": ("mmeff", "lightning"),
-    "mmeff.spec": ("mmeff", "lightning"),
+    "mmeff.spec": ("mmeff.data", "mmeff.tasks", "mmeff.tokenizers", "mmeff.backbones", "torch", "lightning"),
+    "mmeff.weights": ("mmeff.data", "mmeff.tasks", "mmeff.tokenizers", "mmeff.backbones", "mmeff.spec", "lightning"),
     "mmeff.errors": ("mmeff", "torch", "lightning"),
     "mmeff_kernels": ("mmeff", "lightning", "timm", "torchaudio", "torchvision"),
 }
@@ -50,6 +51,7 @@ ONLY_FROM = {
     "mmeff.cli": (),
     "mmeff.compare": ("mmeff.cli.compare",),
     "mmeff.checkpoint": ("mmeff", "mmeff.cli.export", "mmeff.cli.predict"),
+    "mmeff.build": ("mmeff.checkpoint",),
 }
 
 

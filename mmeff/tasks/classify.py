@@ -29,6 +29,8 @@ from mmeff.tokenizers import Tokenizer
 from mmeff.tokenizers.text import TextTokenizer
 
 TokenizerFactory = Callable[[int], Tokenizer]
+#: Any of them may be loaded into any other; complex and whole numbers would be, too, with a loss.
+FLOATS = {torch.float16, torch.bfloat16, torch.float32, torch.float64}
 
 
 class Classification(LightningModule, ABC):
@@ -275,19 +277,25 @@ def different_data(stored: dict[str, DataSpec], given: dict[str, DataSpec]) -> s
 
 
 def check_keys(stored: dict[str, Any], own: dict[str, Any]) -> None:
-    """InputError that names the first tensors in which a checkpoint and the model differ."""
+    """InputError that names the first value in which a checkpoint and the model differ, or that is not finite."""
+    other = "the checkpoint is of another model"
     for key, value in own.items():
         if key not in stored:
+            raise InputError(f"{other}: it has no {key}. Give the recipe it was trained with")
+        found = stored[key]
+        if not isinstance(value, Tensor):
+            continue
+        if not isinstance(found, Tensor):
+            raise InputError(f"the checkpoint is damaged: {key} is {type(found).__name__} there, and no tensor")
+        if not key.endswith("_extra_state") and found.shape != value.shape:
             raise InputError(
-                f"the checkpoint is of another model: it has no {key}. Give the recipe it was trained with"
+                f"{other}: {key} is {tuple(found.shape)} there and {tuple(value.shape)} here. "
+                "Give the recipe it was trained with"
             )
-        if isinstance(value, Tensor) and not key.endswith("_extra_state") and stored[key].shape != value.shape:
-            raise InputError(
-                f"the checkpoint is of another model: {key} is {tuple(stored[key].shape)} there and "
-                f"{tuple(value.shape)} here. Give the recipe it was trained with"
-            )
+        if found.dtype != value.dtype and not {found.dtype, value.dtype} <= FLOATS:
+            raise InputError(f"the checkpoint is damaged: {key} is {found.dtype} there and {value.dtype} here")
+        if found.dtype in FLOATS and not found.to(value.dtype).isfinite().all():
+            raise InputError(f"the checkpoint is damaged: {key} holds numbers that are NaN or infinite")
     extra = sorted(set(stored) - set(own))
     if extra:
-        raise InputError(
-            f"the checkpoint is of another model: it also has {extra[0]}. Give the recipe it was trained with"
-        )
+        raise InputError(f"{other}: it also has {extra[0][:200]}. Give the recipe it was trained with")

@@ -1,16 +1,26 @@
 """A list of B strings -> Tokens on an (L,) grid."""
 
+import json
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from mmeff.errors import InputError
 from mmeff.tokenizers.base import Tokenizer
 from mmeff.tokenizers.dropout import TokenDropout
 from mmeff.tokenizers.positions import Positions, SinusoidalPositions
 from mmeff.tokens import Tokens
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer as Bpe
+
+DAMAGED = "the checkpoint is damaged: _extra_state, the vocabulary of its TextBPE,"
+#: Kinds of the parts that `TextBPE.fit` gives a tokenizer, by their names in its JSON.
+FITTED = {"normalizer": {"Sequence", "NFC", "Lowercase"}, "pre_tokenizer": {"ByteLevel"}, "decoder": {"ByteLevel"}}
 
 
 def encodable(text: str) -> str:
@@ -131,7 +141,7 @@ class TextBPE(TextTokenizer):
 
     def encode(self, text: list[str]) -> list[list[int]]:
         if self.bpe is None:
-            raise ValueError("this TextBPE has no vocabulary yet: call fit(texts), or load a trained state_dict")
+            raise InputError("this TextBPE has no vocabulary yet: call fit(texts), or load a trained state_dict")
         return [e.ids or [0] for e in self.bpe.encode_batch(text, add_special_tokens=False)]
 
     # The merges as a byte tensor, not a string: then safetensors files hold them as well.
@@ -139,8 +149,43 @@ class TextBPE(TextTokenizer):
         text = self.bpe.to_str() if self.bpe is not None else ""
         return torch.from_numpy(np.frombuffer(text.encode(), dtype=np.uint8).copy())
 
-    def set_extra_state(self, state: Tensor) -> None:
-        from tokenizers import Tokenizer as Bpe
+    def set_extra_state(self, state: Any) -> None:
+        """InputError unless it is what `get_extra_state` gives of a tokenizer with these options."""
+        if not isinstance(state, Tensor) or state.dtype != torch.uint8 or state.ndim != 1:
+            raise InputError(f"{DAMAGED} is not a row of bytes")
+        self.bpe = read_bpe(bytes(state.cpu().numpy()), self.vocab) if len(state) else None
 
-        text = bytes(state.cpu().numpy()).decode()
-        self.bpe = Bpe.from_str(text) if text else None
+
+def read_bpe(text: bytes, vocab: int) -> "Bpe":
+    """A tokenizer of the `tokenizers` library from its JSON. InputError if it has parts that `TextBPE.fit` does not
+    make, or more than `vocab` ids."""
+    from tokenizers import Tokenizer as Bpe
+    from tokenizers import models, pre_tokenizers
+
+    try:
+        found = Bpe.from_str(text.decode())
+    except Exception as error:  # UnicodeDecodeError, and for all else the library's bare Exception
+        raise InputError(f"{DAMAGED} cannot be read: {' '.join(str(error).split())[:200]}") from error
+    parts, plain = json.loads(found.to_str()), json.loads(Bpe(models.BPE()).to_str())
+    own = [part.pop("model") for part in (parts, plain)]
+    learnt = own[0].get("vocab")
+    own = [{key: value for key, value in model.items() if key not in ("vocab", "merges")} for model in own]
+    for key, value in {**parts, "model": own[0]}.items():
+        fitted = kinds(value) <= FITTED[key] if key in FITTED else value == {**plain, "model": own[1]}.get(key)
+        if not fitted:
+            raise InputError(f"{DAMAGED} has a part that training does not make: {key}")
+    ids = sorted(learnt.values())
+    if ids != list(range(len(ids))) or len(ids) > vocab:
+        raise InputError(f"{DAMAGED} has ids up to {max(ids, default=0)} for {len(ids)} tokens, of vocab = {vocab}")
+    if not set(pre_tokenizers.ByteLevel.alphabet()) <= learnt.keys():
+        raise InputError(f"{DAMAGED} lacks some bytes")
+    return found
+
+
+def kinds(part: Any) -> set[str]:
+    """Every `type` within a part of a tokenizer's JSON."""
+    if isinstance(part, list):
+        return set().union(*map(kinds, part))
+    if not isinstance(part, dict):
+        return set()
+    return {str(part.get("type"))}.union(*(kinds(value) for value in part.values() if isinstance(value, list)))
