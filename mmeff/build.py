@@ -279,7 +279,21 @@ class Builder:
                 near = difflib.get_close_matches(key, free, 1, cutoff=0.5)
                 hint = f"did you mean {near[0]!r}?" if near else f"it takes {', '.join(sorted(free)) or 'nothing'}"
                 raise Misfit(where, f"unknown key {shown(key)!r} in {part.__name__}: {hint}")
-        return {key: self.value(accepted.get(key, Any), one, f"{where}.{key}") for key, one in given.items()}
+        parameters = inspect.signature(part).parameters
+        return {
+            key: self.value(accepted.get(key, Any), one, f"{where}.{key}")
+            for key, one in given.items()
+            if key not in parameters or not names(one, parameters[key].default)
+        }
+
+
+def names(given: Any, default: Any) -> bool:
+    """Whether a value is the name of a function or class of another package that is the default in any case."""
+    path = given.get("class_path") if isinstance(given, dict) and len(given) == 1 else given
+    package = str(getattr(default, "__module__", "")).partition(".")[0]
+    if not isinstance(path, str) or package in ("", "mmeff"):
+        return False
+    return path.startswith(f"{package}.") and path.rpartition(".")[2] == getattr(default, "__name__", None)
 
 
 def hints_of(part: Any) -> dict[str, Any]:

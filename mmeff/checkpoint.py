@@ -18,10 +18,14 @@ def load(path: str | Path, trust: Sequence[str] = ()) -> Classification:
     Only tensors and plain values are read, and only classes of mmeff are built; `trust` names further packages whose
     classes a checkpoint may build. InputError says what is wrong with the file.
     """
-    recipe, specs, state = read(find(path))
-    model = build(recipe, specs, state, trust)
-    check_keys(state, model.state_dict())
-    model.load_state_dict(state)
+    source = find(path)
+    config, state = read(source)
+    try:
+        model = build(config["model"], DataSpec.from_dicts(config["specs"]), state, trust)
+        check_keys(state, model.state_dict())
+        model.load_state_dict(state)
+    except InputError as error:
+        raise InputError(f"{source}: {error}") from error
     return model.eval()
 
 
@@ -38,16 +42,14 @@ def find(path: str | Path) -> Path:
     raise InputError(f"no checkpoint at {path}: give a run folder such as runs/digits, or a .ckpt file")
 
 
-def read(path: Path) -> tuple[dict[str, Any], dict[str, DataSpec], dict[str, Any]]:
-    """-> the recipe of the model, the data it was trained on, its state_dict."""
+def read(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """-> {"model": its recipe, "specs": the data it was trained on} as they stand in the file, and its state_dict."""
     if path.is_dir():
-        config, state = read_export(path)
-        return config["model"], DataSpec.from_dicts(config["specs"]), state
+        return read_export(path)
     checkpoint = read_checkpoint(path)
-    stored = checkpoint["mmeff"]
-    if not isinstance(stored.get("model"), dict):
+    if not isinstance(checkpoint["mmeff"].get("model"), dict):
         raise InputError(f"{path} was not written by `mmeff fit`: it holds no recipe to build its model from")
-    return stored["model"], DataSpec.from_dicts(stored["specs"]), checkpoint["state_dict"]
+    return checkpoint["mmeff"], checkpoint["state_dict"]
 
 
 def export(path: str | Path, to: str | Path, trust: Sequence[str] = ()) -> Path:

@@ -5,7 +5,7 @@ import sys
 import warnings
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 import yaml
@@ -28,9 +28,6 @@ from mmeff.tasks.safety import BestCheckpoint, NaNGuard, RandomState, StopOnInte
 class Cli(LightningCLI):
     """LightningCLI whose model knows its classes, and its recipe, before a Trainer sees it."""
 
-    #: The recipe's model as composed: what a checkpoint carries.
-    recipe: ClassVar[Recipe] = {}
-
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         with as_input_error():
             self.config = parser.parse_args(args)
@@ -51,7 +48,7 @@ class Cli(LightningCLI):
 
     def after_instantiate_classes(self) -> None:
         assert isinstance(self.model, Classification) and isinstance(self.datamodule, ClassificationData)
-        self.model.recipe = self.recipe
+        self.model.recipe = self.described()
         self.datamodule.setup(self.subcommand)
         # A checkpoint brings what the tokenizers learnt.
         new = self.subcommand == "fit" and self.config_init["fit"].ckpt_path is None
@@ -65,6 +62,10 @@ class Cli(LightningCLI):
         millions = sum(p.numel() for p in self.model.parameters()) / 1e6
         print(self.datamodule.summary())
         print(f"{type(self.model.backbone).__name__}: {millions:.2f} M parameters in all")
+
+    def described(self) -> Recipe:
+        """The model as parsed, for its checkpoints: strings and files that held values are resolved."""
+        return yaml.safe_load(self.parser.dump(self.config, skip_unset=False))[str(self.subcommand)]["model"]
 
 
 def main(words: list[str]) -> int:
@@ -81,7 +82,6 @@ def main(words: list[str]) -> int:
     dry = bool(recipe["trainer"].get("fast_dev_run"))
     text = yaml.safe_dump(recipe, sort_keys=False, allow_unicode=True)
     callbacks = run_callbacks(run, command, recipe["trainer"])
-    Cli.recipe = recipe["model"]
     with handlers_kept():
         cli = Cli(**cli_arguments(command, callbacks), args=[command, "--config", text, *flags])
     if command == "fit" and not dry:

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from mmeff.backbones import Backbone
+from mmeff.errors import InputError
 from mmeff.tokenizers import Tokenizer
 from mmeff.tokenizers.image import PixelNorm
 from mmeff.tokens import Tokens, valid_mask
@@ -67,6 +68,8 @@ class TimmModel(Backbone):
         super().__init__()
         from timm.models import create_model
 
+        if not name.replace(".", "_").isidentifier():  # as hf-hub:name and local-dir:path
+            raise InputError(f"{name!r} is no model of timm: a comparison takes none from a hub or a folder")
         sized: dict[str, Any] = {"img_size": pixels} if name.startswith(("deit", "vit", "swin", "beit", "eva")) else {}
         self.model: Any = create_model(name, num_classes=0, in_chans=channels, **sized)
         # Some keep a map and an activation of their head before the last map.
