@@ -12,7 +12,8 @@ import inspect
 import re
 import types
 import typing
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import cache, partial
 from typing import Any, Literal
 
@@ -21,7 +22,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
-from mmeff.errors import InputError
+from mmeff.errors import InputError, shown
 from mmeff.spec import DataSpec
 from mmeff.tasks import Classification
 
@@ -38,6 +39,7 @@ PARTS = (
 VALUES, ENTRIES, LEVELS, CHARACTERS = 20_000, 1_000, 40, 1_000
 
 MISFIT = "the checkpoint's recipe does not fit this version of mmeff"
+LARGER = f"{MISFIT}: it describes a model that is larger than the checkpoint's weights"
 #: As YAML 1.1 leaves them in recipes: `lr: 1e-3` is a string there.
 NUMBER = re.compile(r"[-+]?\d{1,18}(\.\d{0,18})?([eE][-+]?\d{1,3})?", re.ASCII)
 
@@ -53,7 +55,8 @@ def build(recipe: Any, specs: dict[str, DataSpec], state: dict[str, Any], trust:
     """
     with Budget(state):
         model = Builder(trust).instance(Classification, recipe, "model")
-        model.prepare(specs)
+        with said_of("model"):
+            model.prepare(specs)
     model.recipe = recipe
     return model
 
@@ -77,7 +80,7 @@ class Budget(TorchDispatchMode):
         self.operations -= 1
         self.numbers -= sum(x.numel() for x in made if isinstance(x, Tensor))
         if self.operations < 0 or self.numbers < 0:
-            raise InputError(f"{MISFIT}: it describes a model that is larger than the checkpoint's weights")
+            raise InputError(LARGER)
         return func(*args, **kwargs)
 
 
@@ -151,14 +154,14 @@ class Builder:
     def scalar(self, hint: type, given: Any, where: str) -> Any:
         if hint in (int, float) and isinstance(given, str) and NUMBER.fullmatch(given):
             given = int(given) if given.lstrip("+-").isdigit() else float(given)
+        if isinstance(given, int | float) and not abs(given) < 2**63:  # NaN is not, either
+            raise unfit(where, f"a number of less than {2**63}", given)
         if hint is float and type(given) is int:
             given = float(given)
         if type(given) is not hint:
             raise unfit(where, hint.__name__, given)
-        if hint is str and len(given) > CHARACTERS:
+        if isinstance(given, str) and len(given) > CHARACTERS:
             raise unfit(where, f"at most {CHARACTERS} characters", given)
-        if isinstance(given, int | float) and not abs(given) < 2**63:  # NaN is not, either
-            raise unfit(where, "a finite number", given)
         return given
 
     def member(self, hints: Sequence[Any], given: Any, where: str) -> Any:
@@ -210,13 +213,8 @@ class Builder:
         """An object of a class under `base`; of `base` itself where no class is named."""
         part, arguments = self.named(base, given, where)
         found = self.arguments(part, arguments, where, 0)
-        try:
+        with said_of(where):
             return part(**found)
-        except InputError:
-            raise
-        except Exception as error:  # a class may refuse its values as it likes
-            reason = " ".join(str(error).split())[:300] or type(error).__name__
-            raise InputError(f"{MISFIT}: {shown(where)}: {reason}") from error
 
     def named(self, base: Any, given: Any, where: str) -> tuple[Any, dict[str, Any]]:
         """-> the class or function that a value names, and its arguments."""
@@ -323,6 +321,20 @@ def takes_more(part: Any) -> bool:
     return any(p.kind is p.VAR_KEYWORD for p in inspect.signature(part).parameters.values())
 
 
+@contextmanager
+def said_of(where: str) -> Iterator[None]:
+    """Errors of a class, which may refuse its values as it likes, as an InputError."""
+    try:
+        yield
+    except InputError:
+        raise
+    except Exception as error:
+        reason = " ".join(str(error).split())[:300] or type(error).__name__
+        if "overflow" in reason.lower():  # of torch's, where sizes are multiplied
+            raise InputError(LARGER) from error
+        raise InputError(f"{MISFIT}: {shown(where)}: {reason}") from error
+
+
 class Misfit(InputError):
     """A value that is not what its place asks for; another member of a union may take it."""
 
@@ -334,9 +346,3 @@ class Misfit(InputError):
 def unfit(where: str, wanted: str, given: Any) -> Misfit:
     plain = given is None or isinstance(given, bool | int | float | str)
     return Misfit(where, f"expected {wanted}, got {shown(repr(given) if plain else type(given).__name__)}")
-
-
-def shown(text: str) -> str:
-    """A text out of a file, short and on one line."""
-    text = text if text.isprintable() else ascii(text)
-    return text if len(text) <= 100 else text[:97] + "..."

@@ -34,6 +34,12 @@ def as_input_error(what: str = "", *others: type[Exception]) -> Iterator[None]:
         raise InputError(f"{what}: {reason}" if what else reason) from error
 
 
+def shown(text: str) -> str:
+    """A name or value out of a file, for a message: short, on one line, without codes that a terminal obeys."""
+    text = text[:100] + "..." if len(text) > 100 else text
+    return text if text.isprintable() else ascii(text)
+
+
 def shorten(message: str) -> str:
     """What jsonargparse says over many lines of a value deep in a recipe, as "key.of.the.value: what is wrong"."""
     text = " ".join(message.split())

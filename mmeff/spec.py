@@ -3,7 +3,7 @@
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from mmeff.errors import InputError
+from mmeff.errors import InputError, shown
 
 MODALITIES = ("image", "audio", "text")
 
@@ -47,8 +47,9 @@ class DataSpec:
             if not isinstance(one, str) or len(one) > CHARACTERS:
                 raise wrong(f"{name}.classes[{i}]", f"it must be a name of at most {CHARACTERS} characters", one)
         if len(set(classes)) < len(classes):
-            twice = sorted(one for one in set(classes) if classes.count(one) > 1) if len(classes) < 1000 else []
-            raise wrong(f"{name}.classes", "each name must stand there once", twice or f"{len(classes)} names")
+            seen: set[str] = set()
+            twice = next(one for one in classes if one in seen or seen.add(one))
+            raise wrong(f"{name}.classes", "each name must stand there once", f"{shown(twice)} again")
         if not isinstance(multilabel, bool):
             raise wrong(f"{name}.multilabel", "it must be true or false", multilabel)
         check_preprocessing(modality, preprocessing, f"{name}.preprocessing")
@@ -75,7 +76,7 @@ def check_preprocessing(modality: str, values: Any, where: str) -> None:
     """InputError unless `values` is what `mmeff.data.read_raw` needs for signals of this modality."""
     wanted = {"image": ("size", "channels"), "audio": ("sample_rate", "samples"), "text": ()}[modality]
     if not isinstance(values, dict) or values.keys() != set(wanted):
-        raise wrong(where, f"for {modality} it must be a mapping of {' and '.join(wanted) or 'nothing'}", values)
+        raise wrong(where, f"for {modality} it must be a mapping of {' and '.join(wanted) or 'no keys'}", values)
     if modality == "image":
         size = values["size"]
         if not isinstance(size, list | tuple) or len(size) != 2 or not all(whole(n, PIXELS) for n in size):
@@ -97,7 +98,7 @@ def whole(value: Any, most: int) -> bool:
 
 
 def wrong(where: str, must: str, value: Any) -> InputError:
-    shown = (
-        repr(value) if isinstance(value, int | float | str | None) and len(str(value)) < 60 else type(value).__name__
-    )
-    return InputError(f"the checkpoint does not say what its data are: {where}: {must}, not {shown}")
+    inner = value if isinstance(value, list | tuple) and len(value) < 10 else [value]
+    plain = all(isinstance(one, int | float | str | None) for one in inner)
+    got = shown(repr(value)) if plain else type(value).__name__
+    return InputError(f"the checkpoint does not say what its data are: {shown(where)}: {must}, not {got}")

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mmeff.errors import InputError
+from mmeff.errors import InputError, shown
 
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
 
@@ -60,12 +60,16 @@ def read_export(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
         check_regular(weights)
         if config.stat().st_size > PLAIN:
             raise ValueError(f"{CONFIG} has {config.stat().st_size} bytes, and {PLAIN} are the most")
-        held = json.loads(config.read_bytes(), object_pairs_hook=unrepeated, parse_constant=refused)
+        held = json.loads(
+            config.read_bytes(), object_pairs_hook=unrepeated, parse_constant=no_number, parse_int=short_number
+        )
         if not isinstance(held, dict) or not all(isinstance(held.get(key), dict) for key in ("model", "specs")):
             raise ValueError(f"{CONFIG} is no mapping with a `model` and its `specs`")
         state = load_file(weights)
     except InputError:
         raise
+    except RecursionError as error:
+        raise InputError(f"{folder} is not a whole export: the values of {CONFIG} are nested too deeply") from error
     except Exception as error:  # of json, safetensors and torch
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise InputError(f"{folder} is not a whole export ({CONFIG} and {WEIGHTS}): {reason}") from error
@@ -105,9 +109,9 @@ def check_state(state: Any, path: Path) -> None:
         if key.endswith("_extra_state") and not isinstance(value, Tensor):
             continue  # plain values, which the module that reads them checks
         if type(value) not in (Tensor, nn.Parameter) or value.layout != torch.strided or value.is_quantized:
-            raise InputError(f"{path} is damaged: {key[:200]} is no plain tensor")
+            raise InputError(f"{path} is damaged: {shown(key)} is no plain tensor")
         if value.is_meta:
-            raise InputError(f"{path} is damaged: {key[:200]} has a shape and no numbers")
+            raise InputError(f"{path} is damaged: {shown(key)} has a shape and no numbers")
         seen.add((value.data_ptr(), value.shape, value.stride(), value.dtype))
     held = sum(math.prod(shape) * dtype.itemsize for _, shape, _, dtype in seen)
     if held > path.stat().st_size:
@@ -119,13 +123,19 @@ def unrepeated(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for key, value in pairs:
         if key in found:
-            raise ValueError(f"the key {key[:100]!r} stands twice in {CONFIG}")
+            raise ValueError(f"the key {shown(key)!r} stands twice in {CONFIG}")
         found[key] = value
     return found
 
 
-def refused(word: str) -> None:
+def no_number(word: str) -> None:
     raise ValueError(f"{word} in {CONFIG} is no JSON")
+
+
+def short_number(digits: str) -> int:
+    if len(digits) > 20:
+        raise ValueError(f"{CONFIG} holds a number of {len(digits)} digits")
+    return int(digits)
 
 
 def describe_read_error(path: Path, error: Exception) -> str:

@@ -47,6 +47,8 @@ def main(words: list[str]) -> int:
         with torch.inference_mode():
             raw = raw.to(model.device) if isinstance(raw, torch.Tensor) else raw
             logits = model(task, raw, None if lengths is None else lengths.to(model.device))[0].float()
+        if not logits.isfinite().all():
+            raise InputError(f"{options.ckpt}: the model gives numbers that are NaN or infinite for {name}")
         print(line(name, logits.sigmoid() if spec.multilabel else logits.softmax(0), spec, options.top))
     if (said := model.report(task)) is not None:
         print(f"mmeff: {said}", file=sys.stderr)

@@ -22,7 +22,15 @@ from mmeff.data import ClassificationData, collate
 from mmeff.errors import InputError, as_input_error
 from mmeff.tasks import Classification
 from mmeff.tasks.report import TestReport
-from mmeff.tasks.safety import BestCheckpoint, NaNGuard, RandomState, StopOnInterrupt, handlers_kept, read_checkpoint
+from mmeff.tasks.safety import (
+    BestCheckpoint,
+    NaNGuard,
+    RandomState,
+    StopOnInterrupt,
+    handlers_kept,
+    read_checkpoint,
+    restoring,
+)
 
 
 class Cli(LightningCLI):
@@ -82,7 +90,7 @@ def main(words: list[str]) -> int:
     dry = bool(recipe["trainer"].get("fast_dev_run"))
     text = yaml.safe_dump(recipe, sort_keys=False, allow_unicode=True)
     callbacks = run_callbacks(run, command, recipe["trainer"])
-    with handlers_kept():
+    with handlers_kept(), restoring(recipe.get("ckpt_path")):
         cli = Cli(**cli_arguments(command, callbacks), args=[command, "--config", text, *flags])
     if command == "fit" and not dry:
         finish(cli, run)

@@ -19,7 +19,7 @@ from torchmetrics.classification import (
 )
 
 from mmeff.backbones import Backbone
-from mmeff.errors import InputError
+from mmeff.errors import InputError, shown
 from mmeff.heads import Head, MeanPool, Pool
 from mmeff.init import init_weights
 from mmeff.spec import DataSpec
@@ -31,6 +31,8 @@ from mmeff.tokenizers.text import TextTokenizer
 TokenizerFactory = Callable[[int], Tokenizer]
 #: Any of them may be loaded into any other; complex and whole numbers would be, too, with a loss.
 FLOATS = {torch.float16, torch.bfloat16, torch.float32, torch.float64}
+#: Statistics of the training data that something is divided by: the least that they are.
+LEAST = {"std": torch.finfo(torch.float32).tiny, "running_var": 0.0}
 
 
 class Classification(LightningModule, ABC):
@@ -137,6 +139,11 @@ class Classification(LightningModule, ABC):
         getattr(self, f"{stage}_{task}").update(logits, label.int() if spec.multilabel else label)
         loss_of = F.binary_cross_entropy_with_logits if spec.multilabel else F.cross_entropy
         loss = loss_of(logits, label)
+        if self.trainer.state.fn != "fit" and not loss.isfinite():
+            raise InputError(
+                f"the model gives numbers that are NaN or infinite, first for {batch['id'][0]}: its weights, or the "
+                "statistics of its tokenizer, are not those of a trained model"
+            )
         self.log(f"{stage}/loss", loss, on_step=False, on_epoch=True, batch_size=len(label), sync_dist=True)
         return logits
 
@@ -190,6 +197,12 @@ class Classification(LightningModule, ABC):
         if self.specs and specs != self.specs:
             raise InputError(different_data(specs, self.specs))
         check_keys(checkpoint["state_dict"], self.state_dict())
+        if self._trainer is not None and self._trainer.state.fn == "fit":
+            check_training(checkpoint)
+
+    def on_train_start(self) -> None:
+        for optimizer in self.trainer.optimizers:
+            check_optimizer(optimizer)
 
 
 class Classify(Classification):
@@ -259,6 +272,30 @@ def metrics(spec: DataSpec) -> MetricCollection:
     return MetricCollection(found, compute_groups=False)  # type: ignore[arg-type]
 
 
+def check_training(checkpoint: dict[str, Any]) -> None:
+    """InputError if a checkpoint lacks what a run goes on from."""
+    kinds = {"loops": dict, "callbacks": dict, "optimizer_states": list, "lr_schedulers": list}
+    for key, kind in kinds.items():
+        if not isinstance(checkpoint.get(key), kind) or not checkpoint[key]:
+            raise InputError(f"the checkpoint holds no {key}, which a run goes on from: give last.ckpt of a run")
+
+
+def check_optimizer(optimizer: Any) -> None:
+    """InputError if a restored optimizer holds no numbers, or of a parameter what has another shape: torch would write
+    beyond it."""
+    for group in optimizer.param_groups:
+        for key, default in optimizer.defaults.items():
+            if isinstance(default, float) and not isinstance(group.get(key), int | float | Tensor):
+                raise InputError(f"the checkpoint is damaged: {key} of its optimizer is {shown(repr(group.get(key)))}")
+    for parameter, state in optimizer.state.items():
+        for key in state.keys() & {"exp_avg", "exp_avg_sq", "max_exp_avg_sq", "momentum_buffer"}:
+            if getattr(state[key], "shape", parameter.shape) != parameter.shape:
+                raise InputError(
+                    f"the checkpoint is damaged: {key} of its optimizer is {tuple(state[key].shape)}, "
+                    f"and its parameter {tuple(parameter.shape)}"
+                )
+
+
 def different_data(stored: dict[str, DataSpec], given: dict[str, DataSpec]) -> str:
     """One line: how the data that a model was trained on differs from the data at hand."""
     if set(stored) != set(given):
@@ -270,6 +307,9 @@ def different_data(stored: dict[str, DataSpec], given: dict[str, DataSpec]) -> s
                 f"the checkpoint knows {len(spec.classes)} {name} classes, the data has {len(given[name].classes)}; "
                 f"not in both: {missing[:5]}. Take the checkpoint of a run on this data"
             )
+        if spec.multilabel != given[name].multilabel:
+            one, other = ("any number of labels", "one label")[:: 1 if spec.multilabel else -1]
+            return f"the checkpoint was trained on {name} with {one} per example, the data has {other}"
         if spec != given[name]:
             now = given[name].preprocessing
             return f"the checkpoint was trained on {name} as {spec.preprocessing}, the data gives {now}"
@@ -296,6 +336,11 @@ def check_keys(stored: dict[str, Any], own: dict[str, Any]) -> None:
             raise InputError(f"the checkpoint is damaged: {key} is {found.dtype} there and {value.dtype} here")
         if found.dtype in FLOATS and not found.to(value.dtype).isfinite().all():
             raise InputError(f"the checkpoint is damaged: {key} holds numbers that are NaN or infinite")
+        least = LEAST.get(key.rpartition(".")[2])
+        if least is not None and not (found >= least).all():
+            raise InputError(
+                f"the checkpoint is damaged: {key} holds {found.min().item():g}, which is no deviation or variance"
+            )
     extra = sorted(set(stored) - set(own))
     if extra:
-        raise InputError(f"{other}: it also has {extra[0][:200]}. Give the recipe it was trained with")
+        raise InputError(f"{other}: it also has {shown(extra[0])}. Give the recipe it was trained with")

@@ -3,6 +3,7 @@
 import os
 import random
 import signal
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,7 +16,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 from torch import Tensor, nn
 
-from mmeff.errors import Interrupted, TrainingError
+from mmeff.errors import InputError, Interrupted, TrainingError, shown
 from mmeff.weights import read_checkpoint
 
 
@@ -57,6 +58,15 @@ class RandomState(Callback):
         state, self.pending = self.pending, None
         if state is None:
             return
+        try:
+            self._restore(state)
+        except (AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
+            raise InputError(
+                f"the checkpoint is damaged: the state of its random numbers cannot be restored: {shown(str(error))}"
+            ) from error
+
+    @staticmethod
+    def _restore(state: dict[str, Any]) -> None:
         torch.set_rng_state(state["torch"].cpu())
         if torch.cuda.is_available() and len(state["cuda"]) == torch.cuda.device_count():
             torch.cuda.set_rng_state_all([s.cpu() for s in state["cuda"]])
@@ -66,7 +76,20 @@ class RandomState(Callback):
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """Writes a checkpoint beside its place and moves it there when it is whole: a crash never leaves half a file."""
+    """Writes a checkpoint beside its place and moves it there when it is whole: a crash never leaves half a file.
+
+    Removes nothing but checkpoints in folders where it saved some: Lightning takes the paths of earlier ones out of the
+    checkpoint that a run goes on from, and those may be any file, folder or address.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.folders: set[Path] = set()
+
+    def remove_checkpoint(self, path: Any) -> None:
+        path = Path(path).absolute()
+        if path.parent in self.folders and path.suffix == ".ckpt" and path.is_file():
+            path.unlink()
 
     def load_checkpoint(self, path: Any, map_location: Any = "cpu", weights_only: bool | None = True) -> dict[str, Any]:
         return read_checkpoint(path, map_location)
@@ -81,6 +104,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
                 file.flush()
                 os.fsync(file.fileno())
             os.replace(part, path)
+            self.folders.add(path.parent.absolute())
         except (OSError, RuntimeError) as error:
             kept = "The checkpoint before it is whole" if path.exists() else "There is no earlier checkpoint"
             raise TrainingError(
@@ -110,6 +134,21 @@ def handlers_kept() -> Iterator[None]:
     finally:
         for number, handler in found.items():
             signal.signal(number, handler)
+
+
+@contextmanager
+def restoring(checkpoint: Any) -> Iterator[None]:
+    """Errors of Lightning where it restores a run, which is of a damaged file, as an InputError."""
+    try:
+        yield
+    except (InputError, TrainingError, Interrupted):
+        raise
+    except Exception as error:
+        frames = traceback.extract_tb(error.__traceback__)
+        if not any(frame.filename.endswith("checkpoint_connector.py") for frame in frames):
+            raise
+        reason = shown(" ".join(str(error).split()) or type(error).__name__)
+        raise InputError(f"{checkpoint} is damaged: its training cannot be restored: {reason}") from error
 
 
 class StopOnInterrupt(Callback):
