@@ -8,7 +8,8 @@ from typing import Any
 from mmeff.build import build
 from mmeff.errors import InputError
 from mmeff.spec import DataSpec
-from mmeff.tasks.classify import Classification, check_keys
+from mmeff.tasks.classify import Classification
+from mmeff.tasks.restored import check_keys
 from mmeff.weights import CONFIG, WEIGHTS, read_checkpoint, read_export
 
 

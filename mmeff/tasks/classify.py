@@ -19,20 +19,17 @@ from torchmetrics.classification import (
 )
 
 from mmeff.backbones import Backbone
-from mmeff.errors import InputError, shown
+from mmeff.errors import InputError
 from mmeff.heads import Head, MeanPool, Pool
 from mmeff.init import init_weights
 from mmeff.spec import DataSpec
 from mmeff.tasks.mix import Mix
 from mmeff.tasks.optim import AdamWCosine
+from mmeff.tasks.restored import check_keys, check_optimizer, check_training
 from mmeff.tokenizers import Tokenizer
 from mmeff.tokenizers.text import TextTokenizer
 
 TokenizerFactory = Callable[[int], Tokenizer]
-#: Any of them may be loaded into any other; complex and whole numbers would be, too, with a loss.
-FLOATS = {torch.float16, torch.bfloat16, torch.float32, torch.float64}
-#: Statistics of the training data that something is divided by: the least that they are.
-LEAST = {"std": torch.finfo(torch.float32).tiny, "running_var": 0.0}
 
 
 class Classification(LightningModule, ABC):
@@ -272,30 +269,6 @@ def metrics(spec: DataSpec) -> MetricCollection:
     return MetricCollection(found, compute_groups=False)  # type: ignore[arg-type]
 
 
-def check_training(checkpoint: dict[str, Any]) -> None:
-    """InputError if a checkpoint lacks what a run goes on from."""
-    kinds = {"loops": dict, "callbacks": dict, "optimizer_states": list, "lr_schedulers": list}
-    for key, kind in kinds.items():
-        if not isinstance(checkpoint.get(key), kind) or not checkpoint[key]:
-            raise InputError(f"the checkpoint holds no {key}, which a run goes on from: give last.ckpt of a run")
-
-
-def check_optimizer(optimizer: Any) -> None:
-    """InputError if a restored optimizer holds no numbers, or of a parameter what has another shape: torch would write
-    beyond it."""
-    for group in optimizer.param_groups:
-        for key, default in optimizer.defaults.items():
-            if isinstance(default, float) and not isinstance(group.get(key), int | float | Tensor):
-                raise InputError(f"the checkpoint is damaged: {key} of its optimizer is {shown(repr(group.get(key)))}")
-    for parameter, state in optimizer.state.items():
-        for key in state.keys() & {"exp_avg", "exp_avg_sq", "max_exp_avg_sq", "momentum_buffer"}:
-            if getattr(state[key], "shape", parameter.shape) != parameter.shape:
-                raise InputError(
-                    f"the checkpoint is damaged: {key} of its optimizer is {tuple(state[key].shape)}, "
-                    f"and its parameter {tuple(parameter.shape)}"
-                )
-
-
 def different_data(stored: dict[str, DataSpec], given: dict[str, DataSpec]) -> str:
     """One line: how the data that a model was trained on differs from the data at hand."""
     if set(stored) != set(given):
@@ -314,33 +287,3 @@ def different_data(stored: dict[str, DataSpec], given: dict[str, DataSpec]) -> s
             now = given[name].preprocessing
             return f"the checkpoint was trained on {name} as {spec.preprocessing}, the data gives {now}"
     return "the checkpoint is of other data"
-
-
-def check_keys(stored: dict[str, Any], own: dict[str, Any]) -> None:
-    """InputError that names the first value in which a checkpoint and the model differ, or that is not finite."""
-    other = "the checkpoint is of another model"
-    for key, value in own.items():
-        if key not in stored:
-            raise InputError(f"{other}: it has no {key}. Give the recipe it was trained with")
-        found = stored[key]
-        if not isinstance(value, Tensor):
-            continue
-        if not isinstance(found, Tensor):
-            raise InputError(f"the checkpoint is damaged: {key} is {type(found).__name__} there, and no tensor")
-        if not key.endswith("_extra_state") and found.shape != value.shape:
-            raise InputError(
-                f"{other}: {key} is {tuple(found.shape)} there and {tuple(value.shape)} here. "
-                "Give the recipe it was trained with"
-            )
-        if found.dtype != value.dtype and not {found.dtype, value.dtype} <= FLOATS:
-            raise InputError(f"the checkpoint is damaged: {key} is {found.dtype} there and {value.dtype} here")
-        if found.dtype in FLOATS and not found.to(value.dtype).isfinite().all():
-            raise InputError(f"the checkpoint is damaged: {key} holds numbers that are NaN or infinite")
-        least = LEAST.get(key.rpartition(".")[2])
-        if least is not None and not (found >= least).all():
-            raise InputError(
-                f"the checkpoint is damaged: {key} holds {found.min().item():g}, which is no deviation or variance"
-            )
-    extra = sorted(set(stored) - set(own))
-    if extra:
-        raise InputError(f"{other}: it also has {shown(extra[0])}. Give the recipe it was trained with")
