@@ -242,7 +242,7 @@ class Builder:
         made = type_hints(part).get("return") if inspect.isfunction(part) else part
         known = inspect.isclass(base) and inspect.isclass(made) and issubclass(made, base)
         if not known or (made is part and inspect.isabstract(made)):
-            raise Misfit(where, f"{shown(name)} is no {getattr(base, '__name__', base)} that can be built")
+            raise Misfit(where, f"{shown(name)} is no {getattr(base, '__name__', base)} that can be built", 1)
         return part
 
     def imported(self, name: str) -> Any:
@@ -338,9 +338,9 @@ def said_of(where: str) -> Iterator[None]:
 class Misfit(InputError):
     """A value that is not what its place asks for; another member of a union may take it."""
 
-    def __init__(self, where: str, reason: str):
+    def __init__(self, where: str, reason: str, inside: int = 0):
         super().__init__(f"{MISFIT}: {shown(where)}: {reason}")
-        self.depth = where.count(".") + where.count("[")
+        self.depth = where.count(".") + where.count("[") + inside
 
 
 def unfit(where: str, wanted: str, given: Any) -> Misfit:

@@ -336,11 +336,11 @@ def test_a_file_that_is_no_checkpoint(fit, fails, here, trained, command, write,
         (lambda model: model["init_args"].update(dropuot=0), ["does not fit this version of mmeff", "'dropuot'"]),
         (
             lambda model: model["init_args"]["backbone"]["init_args"].update(depth="many"),
-            ["does not fit this version of mmeff: model.backbone.depth: expected int. Got value: many"],
+            ["does not fit this version of mmeff: model.backbone.depth: expected int, got 'many'"],
         ),
         (
             lambda model: model["init_args"]["backbone"]["init_args"].update(depth=0),
-            ["does not fit this version of mmeff: a backbone needs a depth of 1 or more"],
+            ["does not fit this version of mmeff: model.backbone: a backbone needs a depth of 1 or more"],
         ),
         (
             lambda model: model["init_args"].update(tokenizer={"class_path": "os.system"}),

@@ -1,0 +1,83 @@
+"""A recipe out of a checkpoint builds the model that jsonargparse builds of it, and none that outgrows its weights."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from mmeff.build import build
+from mmeff.cli.recipe import compose
+from mmeff.compare.contenders import build as build_own
+from mmeff.errors import InputError
+from mmeff.spec import DataSpec
+from mmeff.tasks import Classification
+from mmeff.tokenizers import Tokenizer
+
+ROOT = Path(__file__).parents[1]
+RECIPES = sorted(p for k in ("vision", "audio", "text", "multimodal") for p in (ROOT / "recipes" / k).rglob("*.yaml"))
+BACKBONES = sorted((ROOT / "recipes" / "backbones").rglob("*.yaml"))
+SWAPPED = str(ROOT / "recipes/vision/digits.yaml")
+TEXTS = ["a text of several words", "another text"]
+
+
+def example(tokenizer: Tokenizer) -> tuple[DataSpec, object]:
+    """Data that the tokenizer reads, and a small batch."""
+    classes = ("one", "two", "three")
+    if tokenizer.modality == "text":
+        tokenizer.fit(TEXTS * 20)
+        return DataSpec("text", classes), TEXTS
+    if tokenizer.modality == "audio":
+        rate = tokenizer.log_mel.sample_rate if hasattr(tokenizer, "log_mel") else 16000
+        return DataSpec("audio", classes, False, {"sample_rate": rate, "samples": rate}), torch.randn(1, rate // 4)
+    channels = len(tokenizer.norm.mean)
+    return DataSpec("image", classes, False, {"size": [16, 16], "channels": channels}), torch.rand(1, channels, 16, 16)
+
+
+def settings(model: torch.nn.Module) -> list[object]:
+    """Every module with the plain values that it holds."""
+    plain = int | float | str | tuple | None
+    return [
+        (name, type(module), module.extra_repr(), {k: v for k, v in vars(module).items() if isinstance(v, plain)})
+        for name, module in model.named_modules()
+    ]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        *(pytest.param(["-c", str(path)], id=path.stem) for path in RECIPES),
+        *(pytest.param(["-c", SWAPPED, "--model.backbone", str(path)], id=f"digits-{path.stem}") for path in BACKBONES),
+    ],
+)
+def test_every_recipe_is_the_model_that_jsonargparse_builds(words):
+    recipe = compose(words)[0]["model"]  # what checkpoints carried before recipes were stored as parsed
+    torch.manual_seed(0)
+    own = build_own(Classification, recipe)
+    examples = {name: example(tokenizer) for name, tokenizer in own.tokenizers.items()}
+    specs = {name: spec for name, (spec, _) in examples.items()}
+    own.prepare(specs)
+    model = build(recipe, specs, own.state_dict())
+    assert model.recipe is recipe
+    model.recipe = None
+    assert list(model.state_dict()) == list(own.state_dict())
+    model.load_state_dict(own.state_dict())
+    assert settings(model) == settings(own)
+    assert (model.optimizer_config, model.mix, model.smoothing) == (own.optimizer_config, own.mix, own.smoothing)
+    for name, (_, raw) in examples.items():
+        with torch.inference_mode():
+            assert torch.equal(model.eval()(name, raw), own.eval()(name, raw))
+
+
+@pytest.mark.parametrize(("share", "right"), [(1.0, True), (0.001, False)])
+def test_a_model_is_built_only_where_its_weights_are(share, right):
+    """Budgets are many times what building takes: a thousandth of the weights is still far too little."""
+    backbone = {"class_path": "mmeff.backbones.Isotropic", "init_args": {"dim": 256, "depth": 24}}
+    recipe = {"class_path": "Classify", "init_args": {"tokenizer": "TextBytes", "backbone": backbone}}
+    specs = {"text": DataSpec("text", ("one", "two"))}
+    numbers = 24 * 12 * 256**2
+    state = {f"{i}": torch.zeros(int(share * numbers / 300)) for i in range(300)}
+    if right:
+        assert len(build(recipe, specs, state).backbone.blocks) == 24
+    else:
+        with pytest.raises(InputError, match="larger than the checkpoint's weights"):
+            build(recipe, specs, state)
