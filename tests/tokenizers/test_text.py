@@ -1,6 +1,10 @@
+import json
+from collections.abc import Callable
+
 import pytest
 import torch
 
+from mmeff.errors import InputError
 from mmeff.tokenizers import NoPositions, TextBPE, TextBytes, Tokenizer
 
 TEXTS = ["The tin drum", "the tin tin", "Ünïcode 狗 drum", ""]
@@ -51,6 +55,49 @@ def test_bpe_without_a_vocabulary_says_so_also_after_its_state_travelled() -> No
     fresh.load_state_dict(TextBPE(8, vocab=300).state_dict())
     with pytest.raises(ValueError, match="no vocabulary yet"):
         fresh(["a"])
+
+
+def set_part(**parts: object) -> Callable[[dict], dict]:
+    return lambda state: {**state, **parts}
+
+
+def set_model(**parts: object) -> Callable[[dict], dict]:
+    return lambda state: {**state, "model": {**state["model"], **parts}}
+
+
+@pytest.mark.parametrize(
+    ("change", "what"),
+    [
+        (lambda state: b"\xff" * 9, "cannot be read: 'utf-8' codec"),
+        (lambda state: b"{" * 9, "cannot be read"),
+        (lambda state: b"[" * 10**5, "cannot be read"),
+        (lambda state: b"[]", "cannot be read"),
+        (set_model(merges=[["zz", "q"]]), "cannot be read: Token `zz` out of vocabulary"),
+        (lambda state: torch.zeros(4), "is not a row of bytes"),
+        (lambda state: "text", "is not a row of bytes"),
+        (lambda state: set_model(vocab={**state["model"]["vocab"], "far": 10**6})(state), "has ids up to 1000000"),
+        (
+            set_model(vocab={chr(300 + i): i for i in range(400)}, merges=[]),
+            "has ids up to 399 for 400 tokens, of vocab",
+        ),
+        (set_model(vocab={chr(300 + i): i for i in range(30)}, merges=[]), "lacks some bytes"),
+        (set_model(dropout=0.5), "a part that training does not make: model"),
+        (
+            set_part(truncation={"max_length": 1, "stride": 0, "strategy": "LongestFirst", "direction": "Right"}),
+            "trunc",
+        ),
+        (set_part(normalizer={"type": "Replace", "pattern": {"String": "a"}, "content": "b" * 99}), "normalizer"),
+        (set_part(pre_tokenizer={"type": "Sequence", "pretokenizers": [{"type": "Whitespace"}]}), "pre_tokenizer"),
+    ],
+)
+def test_a_vocabulary_that_training_does_not_make_is_named(change: Callable, what: str) -> None:
+    tokenizer = fitted()
+    changed = change(json.loads(bytes(tokenizer.get_extra_state().numpy())))
+    if isinstance(changed, dict):
+        changed = json.dumps(changed).encode()
+    state = torch.frombuffer(bytearray(changed), dtype=torch.uint8) if isinstance(changed, bytes) else changed
+    with pytest.raises(InputError, match=f"_extra_state, the vocabulary of its TextBPE, .*{what}"):
+        TextBPE(8, vocab=300).set_extra_state(state)
 
 
 def test_training_twice_gives_the_same_vocabulary() -> None:
