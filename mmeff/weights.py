@@ -95,9 +95,34 @@ def check_archive(path: Path) -> None:
             if record.filename.endswith(".pkl"):
                 if record.file_size > PLAIN:
                     raise Refused(f"its plain values take {record.file_size} bytes, and {PLAIN} are the most")
-                for opcode, name, _ in pickletools.genops(archive.read(record)):
-                    if opcode.name == "GLOBAL" and name in UNBOUNDED:
-                        raise Refused(f"it asks for a {name}, and only tensors and plain values are read")
+                check_pickle(archive.read(record))
+
+
+def check_pickle(content: bytes) -> None:
+    """Refused if unpickling, which runs no code, could still make any number of bytes, or take for ever: a tuple of
+    twice itself, 60 levels deep, is hashed in 2^60 steps."""
+    sizes: list[int | None] = []  # of what lies on the stack: entries of a tuple and of those within; None for a mark
+    memo: dict[Any, int] = {}
+    for opcode, argument, _ in pickletools.genops(content):
+        if opcode.name == "GLOBAL" and argument in UNBOUNDED:
+            raise Refused(f"it asks for a {argument}, and only tensors and plain values are read")
+        if opcode.name in ("BINPUT", "LONG_BINPUT"):
+            memo[argument] = sizes[-1] or 0
+            continue
+        if opcode.name in ("BINGET", "LONG_BINGET"):
+            sizes.append(memo[argument])
+            continue
+        taken: list[int | None] = []
+        if pickletools.markobject in opcode.stack_before:
+            while sizes[-1] is not None:
+                taken.append(sizes.pop())
+            sizes.pop()
+        below = [kind for kind in opcode.stack_before if kind not in (pickletools.markobject, pickletools.stackslice)]
+        taken += [sizes.pop() for _ in below]
+        size = sum(1 + (inner or 0) for inner in taken) if opcode.name.startswith("TUPLE") else 0
+        if size > PLAIN:
+            raise Refused("it holds tuples of themselves")
+        sizes += [None if kind is pickletools.markobject else size for kind in opcode.stack_after]
 
 
 def check_state(state: Any, path: Path) -> None:

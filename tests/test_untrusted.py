@@ -190,6 +190,12 @@ def rewritten(path: Path, change: Callable[[str, bytes], bytes], compression: in
     return path
 
 
+def tuples(levels: int, wide: int) -> Callable[[str, bytes], bytes]:
+    """A pickle that begins with a tuple of itself many times, deeper and deeper, as the key of a mapping."""
+    key = b"})q\xf0" + levels * (b"(" + wide * b"h\xf0" + b"tq\xf0") + b"Ns0"
+    return lambda record, content: content[:2] + key + content[2:] if record.endswith("data.pkl") else content
+
+
 def asks_for(name: str, argument: bytes) -> Callable[[str, bytes], bytes]:
     """A pickle that begins with a call of an allowed name."""
     call = b"c" + name.encode() + b"\n(" + argument + b"tR0"
@@ -243,6 +249,8 @@ def odd_files(folder: Path) -> Iterator[Path]:
     for name, argument in (("builtins\nbytearray", b"J\xff\xff\xff\x7f"), ("torch\nTensor", b"J\xff\xff\xff\x7f")):
         yield rewritten(saved(folder / f"{name.split()[1]}.ckpt"), asks_for(name, argument))
     yield rewritten(saved(folder / "bomb.ckpt"), lambda _, content: content, zipfile.ZIP_DEFLATED)
+    yield rewritten(saved(folder / "tuples.ckpt"), tuples(60, 2))
+    yield rewritten(saved(folder / "wide-tuples.ckpt"), tuples(9, 1000))
     yield saved(folder / "views.ckpt", weights={"a": torch.zeros(1).expand(2**40)})
     one = torch.zeros(2**16)
     yield saved(folder / "shared.ckpt", weights={f"{i}": one[i:] for i in range(2000)})
