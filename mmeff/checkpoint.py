@@ -5,6 +5,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
+from torch import Tensor
+
 from mmeff.build import build
 from mmeff.errors import InputError
 from mmeff.spec import DataSpec
@@ -62,6 +65,10 @@ def export(path: str | Path, to: str | Path, trust: Sequence[str] = ()) -> Path:
     model = load(source, trust)
     if to.exists() and (not to.is_dir() or any(to.iterdir())):
         raise InputError(f"{to} is already there: give --to a new folder")
+    state = model.state_dict()
+    for key, value in state.items():
+        if not isinstance(value, Tensor):
+            raise InputError(f"{source} cannot be exported: {key} is {type(value).__name__}, and no tensor")
     to.mkdir(parents=True, exist_ok=True)
     import mmeff
 
@@ -71,8 +78,11 @@ def export(path: str | Path, to: str | Path, trust: Sequence[str] = ()) -> Path:
         "specs": {name: spec.to_dict() for name, spec in model.specs.items()},
     }
     try:
-        save_file({key: value.contiguous() for key, value in model.state_dict().items()}, to / WEIGHTS)
+        # Copies, for safetensors takes no two that share their numbers.
+        save_file(
+            {key: value.clone(memory_format=torch.contiguous_format) for key, value in state.items()}, to / WEIGHTS
+        )
     except SafetensorError as error:  # its way to say that the disk is full
         raise OSError(f"{to / WEIGHTS} cannot be written: {error}") from error
-    (to / CONFIG).write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n")
+    (to / CONFIG).write_text(json.dumps(config, indent=2) + "\n")
     return to

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from mmeff.cli.words import Words, positive
-from mmeff.errors import InputError
+from mmeff.errors import InputError, as_input_error
 
 FOR_TEXT = "This model reads text: give .txt files with one text a line, or a text after -t"
 
@@ -44,7 +44,8 @@ def main(words: list[str]) -> int:
             continue
         raw: Any = batch[spec.modality]
         lengths = batch.get("lengths")
-        with torch.inference_mode():
+        cannot = f"{options.ckpt}: the model cannot take {name}"
+        with torch.inference_mode(), as_input_error(cannot, RuntimeError, LookupError, ArithmeticError):
             raw = raw.to(model.device) if isinstance(raw, torch.Tensor) else raw
             logits = model(task, raw, None if lengths is None else lengths.to(model.device))[0].float()
         if not logits.isfinite().all():
