@@ -108,6 +108,8 @@ def as_signals(items: list[tuple[str, bool]], modality: str) -> tuple[list[str],
 
 def line(name: str, probabilities: Any, spec: Any, top: int) -> str:
     values, order = probabilities.topk(min(top, len(spec.classes)))
-    ranked = [f"{spec.classes[i]} {p:.1%}" for p, i in zip(values.tolist(), order.tolist(), strict=True)]
+    # Names out of a file hold no codes that a terminal would obey.
+    names = [one if one.isprintable() else ascii(one)[1:-1] for one in spec.classes]
+    ranked = [f"{names[i]} {p:.1%}" for p, i in zip(values.tolist(), order.tolist(), strict=True)]
     shown = name if len(name) <= 60 else name[:57] + "..."
     return f"{shown}: " + ", ".join(ranked)

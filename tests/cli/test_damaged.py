@@ -53,6 +53,17 @@ def test_weights_and_specs(command, change, what, fit, fails, here, trained):
     fails(["predict", "--ckpt", str(path), str(photos / "cat/0.png")] if command == "predict" else words, what)
 
 
+def test_a_name_of_a_class_does_not_command_the_terminal(here, trained, capsys):
+    path = damaged(
+        lambda c: c["mmeff"]["specs"]["image"].update(classes=["\x1b]0;cat\a", "dog\nmmeff: all is well"]),
+        trained["image"],
+        here / "named.ckpt",
+    )
+    assert main(["predict", "--ckpt", str(path), str(trained["data"] / "photos/cat/0.png")]) == 0
+    said = capsys.readouterr().out
+    assert said.strip().isprintable() and r"\x1b]0;cat\x07" in said
+
+
 @pytest.mark.parametrize(
     ("change", "what"),
     [
