@@ -12,6 +12,7 @@ import inspect
 import re
 import types
 import typing
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache, partial
@@ -53,7 +54,8 @@ def build(recipe: Any, specs: dict[str, DataSpec], state: dict[str, Any], trust:
 
     InputError names the key of a value that does not belong there.
     """
-    with Budget(state):
+    with warnings.catch_warnings(), Budget(state):
+        warnings.simplefilter("ignore")  # of torch, on values that are then refused
         model = Builder(trust).instance(Classification, recipe, "model")
         with said_of("model"):
             model.prepare(specs)

@@ -105,7 +105,7 @@ def check_pickle(content: bytes) -> None:
     memo: dict[Any, int] = {}
     for opcode, argument, _ in pickletools.genops(content):
         if opcode.name == "GLOBAL" and argument in UNBOUNDED:
-            raise Refused(f"it asks for a {argument}, and only tensors and plain values are read")
+            raise Refused(f"it asks for a {shown(str(argument))}, and only tensors and plain values are read")
         if opcode.name in ("BINPUT", "LONG_BINPUT"):
             memo[argument] = sizes[-1] or 0
             continue
@@ -176,7 +176,7 @@ def describe_read_error(path: Path, error: Exception) -> str:
     said = str(error)
     if "GLOBAL " in said:
         name = said.partition("GLOBAL ")[2].split()[0]
-        return f"it asks to run {name}, and only tensors and plain values are read"
+        return f"it asks to run {shown(name)}, and only tensors and plain values are read"
     with open(path, "rb") as file:
         begins_as_one = file.read(2) == b"PK"
     if begins_as_one and not zipfile.is_zipfile(path):
