@@ -9,6 +9,7 @@ import collections.abc
 import difflib
 import importlib
 import inspect
+import math
 import re
 import types
 import typing
@@ -159,8 +160,10 @@ class Builder:
     def scalar(self, hint: type, given: Any, where: str) -> Any:
         if hint in (int, float) and isinstance(given, str) and NUMBER.fullmatch(given):
             given = int(given) if given.lstrip("+-").isdigit() else float(given)
-        if isinstance(given, int | float) and not abs(given) < 2**63:  # NaN is not, either
-            raise unfit(where, f"a number of less than {2**63}", given)
+        if isinstance(given, int) and abs(given) >= 2**63:
+            raise unfit(where, "a number that fits into 64 bits", given)
+        if isinstance(given, float) and not math.isfinite(given):
+            raise unfit(where, "a finite number", given)
         if hint is float and type(given) is int:
             given = float(given)
         if type(given) is not hint:

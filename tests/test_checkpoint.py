@@ -133,6 +133,7 @@ def test_a_part_that_is_exported_can_be_named_and_nothing_else():
     [
         ("dropout", "1e-1", float),  # as YAML 1.1 reads a number without a point
         ("dropout", 0, float),
+        ("optimizer", {"lr": 1e30}, None),
         ("pool", "MaxPool", None),
         ("pool", {"class_path": "mmeff.heads.TokenPool", "init_args": {"at": "first"}}, None),
         ("pool", {"class_path": "mmeff.heads.AttentionPool", "init_args": None}, None),

@@ -87,9 +87,13 @@ def read(path: str | Path) -> dict:
     return torch.load(path, map_location="cpu", weights_only=True)
 
 
+def assert_finite(path: str | Path) -> None:
+    state = mmeff.load(path).state_dict()
+    assert all(value.isfinite().all() for value in state.values() if isinstance(value, torch.Tensor))
+
+
 def assert_loads(path: str | Path, photos: Path) -> None:
-    model = mmeff.load(path)
-    assert all(value.isfinite().all() for value in model.state_dict().values() if isinstance(value, torch.Tensor))
+    assert_finite(path)
     assert main(["predict", "--ckpt", str(path), str(photos / "cat/0.png")]) == 0
 
 
@@ -127,7 +131,11 @@ def test_a_number_that_is_none_names_the_layer_and_the_last_good_state_is_kept(l
 
 def test_a_learning_rate_that_is_far_too_high(long_fit, fails, trained):
     fails(long_fit("--model.optimizer.lr", "1e30"), "stopped being finite", "lower model.optimizer.lr", code=1)
-    assert_loads("runs/run/last_good.ckpt", trained["data"] / "photos")
+    assert_finite("runs/run/last_good.ckpt")
+    # Finite, and so large that what they give is not.
+    fails(
+        ["predict", "--ckpt", "runs/run/last_good.ckpt", str(trained["data"] / "photos/cat/0.png")], "NaN or infinite"
+    )
 
 
 @contextmanager
