@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 DAMAGED = "the checkpoint is damaged: _extra_state, the vocabulary of its TextBPE,"
 #: Kinds of the parts that `TextBPE.fit` gives a tokenizer, by their names in its JSON.
 FITTED = {"normalizer": {"Sequence", "NFC", "Lowercase"}, "pre_tokenizer": {"ByteLevel"}, "decoder": {"ByteLevel"}}
+#: Bytes of a word that the training of a vocabulary sees in one piece.
+LONGEST_WORD = 256
 
 
 def encodable(text: str) -> str:
@@ -125,18 +127,23 @@ class TextBPE(TextTokenizer):
         self.bpe = None
 
     def fit(self, raw: Sequence[str]) -> None:
+        """Learn the merges. Words longer than LONGEST_WORD bytes are cut there for training, and for training alone."""
+        from tokenizers import Regex, decoders, models, normalizers, pre_tokenizers, trainers
         from tokenizers import Tokenizer as Bpe
-        from tokenizers import decoders, models, normalizers, pre_tokenizers, trainers
 
         bpe = Bpe(models.BPE())
         bpe.normalizer = normalizers.Sequence(  # type: ignore[assignment]
             [normalizers.NFC(), *([normalizers.Lowercase()] if self.lowercase else [])]
         )
-        bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)  # type: ignore[assignment]
+        words = pre_tokenizers.ByteLevel(add_prefix_space=True)
+        # The trainer scans a word anew for each of its merges: one of n bytes would cost n^2.
+        pieces = pre_tokenizers.Split(Regex(rf"[\s\S]{{1,{LONGEST_WORD}}}"), "isolated")
+        bpe.pre_tokenizer = pre_tokenizers.Sequence([words, pieces])  # type: ignore[assignment]
         bpe.decoder = decoders.ByteLevel()  # type: ignore[assignment]
         alphabet = pre_tokenizers.ByteLevel.alphabet()
         trainer = trainers.BpeTrainer(vocab_size=self.vocab, initial_alphabet=alphabet, show_progress=False)
         bpe.train_from_iterator(map(encodable, raw), trainer, length=len(raw))
+        bpe.pre_tokenizer = words  # type: ignore[assignment]
         self.bpe = bpe
 
     def encode(self, text: list[str]) -> list[list[int]]:
