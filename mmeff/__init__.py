@@ -1,18 +1,36 @@
 """mmeff: efficient backbones for every signal.
 
-`mmeff.load(run)` gives a trained model back; the parts are in mmeff.tokenizers, mixers, backbones, tasks and data.
-Importing this package alone imports nothing heavy.
+    model = mmeff.load("runs/digits")
+    model.predict("my_digit.png")
+
+`mmeff.load(run)` gives a trained model back; the parts are in mmeff.tokenizers, mixers, feedforward, backbones, heads,
+tasks and data. Importing this package alone imports nothing heavy.
 """
 
-from typing import Any
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from mmeff.checkpoint import export, load
+    from mmeff.errors import InputError
+    from mmeff.tasks.predict import Prediction
+    from mmeff.tokens import Tokens
 
 __version__ = "0.1.0"
-__all__ = ["__version__", "load"]  # pyright: ignore[reportUnsupportedDunderAll]
+
+_HOME = {"Prediction": "tasks.predict", "InputError": "errors", "Tokens": "tokens", "export": "checkpoint", "load": "checkpoint"}
+_PARTS = ("backbones", "compare", "data", "feedforward", "heads", "mixers", "tasks", "tokenizers")
+
+__all__ = ["InputError", "Prediction", "Tokens", "__version__", "export", "load"]
 
 
 def __getattr__(name: str) -> Any:
-    if name == "load":
-        from mmeff.checkpoint import load
+    if name in _HOME:
+        return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
+    if name in _PARTS:
+        return import_module(f"{__name__}.{name}")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}; it has {', '.join(__dir__())}")
 
-        return load
-    raise AttributeError(f"module 'mmeff' has no attribute {name!r}")
+
+def __dir__() -> list[str]:
+    return sorted({*__all__, *_PARTS})

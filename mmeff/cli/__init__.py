@@ -2,6 +2,7 @@
 
 import difflib
 import importlib
+import io
 import os
 import signal
 import sys
@@ -18,7 +19,8 @@ mmeff: efficient backbones for images, audio and text
 
   mmeff fit -c RECIPE.yaml            train, then test the best checkpoint
   mmeff validate|test -c RECIPE.yaml --ckpt_path best|last|FILE
-  mmeff predict --ckpt RUN FILE...    label your own images or sounds; text: -t "..." or a .txt of lines
+  mmeff predict --ckpt RUN FILE...    label your own images or sounds, or folders of them; text: -t "..." or a .txt
+                                      of lines; --out FILE.csv or FILE.json keeps all probabilities
   mmeff list [WHAT]                   recipes, backbones, mixers, tokenizers, data
   mmeff export RUN --to DIR           safetensors + config.json, which predict, test and mmeff.load read
   mmeff compare -c PLAN.yaml          backbones side by side: accuracy, speed, memory (recipes/compare)
@@ -50,6 +52,9 @@ def main(argv: list[str] | None = None) -> int:
     """Run one command; the exit code is 0, 1 for a run that ended early, 2 for input that cannot be used,
     or 128 + the number of the signal that stopped it (Ctrl-C: 130)."""
     words = sys.argv[1:] if argv is None else argv
+    for stream in (sys.stdout, sys.stderr):  # a name that the terminal cannot show is no reason to stop
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     if not words or words[0] in ("-h", "--help", "help"):
         print(HELP, end="")
         return 0

@@ -1,11 +1,24 @@
 """`mmeff predict --ckpt RUN FILE...`: labels for new images, sounds and texts."""
 
+import csv
+import io
+import json
+import os
+import shutil
 import sys
+from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mmeff.cli.words import Words, positive
 from mmeff.errors import InputError, as_input_error
+
+if TYPE_CHECKING:
+    from mmeff.tasks.predict import Prediction
+
+#: Signals that are passed through the model together.
+BATCH = 32
 
 FOR_TEXT = "This model reads text: give .txt files with one text a line, or a text after -t"
 
@@ -18,98 +31,172 @@ def main(words: list[str]) -> int:
             return run(words)
         words = [*words, "--help"] if len(words) == 1 else words
     options = parser().parse_args(words[1:])
-    items = gather(options.files, options.text)
-    if not items:
-        raise InputError("nothing to label: give files, or texts with -t")
+    if not options.files and not options.text:
+        raise InputError("nothing to label: give files or folders, or texts with -t")
+    out = None if options.out is None else check_out(Path(options.out))
 
     import torch
 
     from mmeff.checkpoint import load
-    from mmeff.data import collate, read_raw
+    from mmeff.tasks.predict import choose_task
 
     model = load(options.ckpt, trust=options.trust)
-    task = choose_task(model.specs, options.task)
-    spec = model.specs[task]
-    names, signals = as_signals(items, spec.modality)
+    task = choose_task(model, options.task)
+    items = gather(options.files, options.text, model.specs[task].modality)
     model = model.to("cuda" if torch.cuda.is_available() else "cpu")
-    failed = 0
-    for name, signal in zip(names, signals, strict=True):
-        try:
-            batch = collate(task, spec, [read_raw(spec, signal)])
-        except InputError as error:
-            if len(names) == 1:
-                raise
-            failed += 1
-            print(f"mmeff: error: {error}", file=sys.stderr)
-            continue
-        raw: Any = batch[spec.modality]
-        lengths = batch.get("lengths")
-        cannot = f"{options.ckpt}: the model cannot take {name}"
-        with torch.inference_mode(), as_input_error(cannot, RuntimeError, LookupError, ArithmeticError):
-            raw = raw.to(model.device) if isinstance(raw, torch.Tensor) else raw
-            logits = model(task, raw, None if lengths is None else lengths.to(model.device))[0].float()
-        if not logits.isfinite().all():
-            raise InputError(f"{options.ckpt}: the model gives numbers that are NaN or infinite for {name}")
-        print(line(name, logits.sigmoid() if spec.multilabel else logits.softmax(0), spec, options.top))
+    rows: list[Row] = []
+    for row in label(model, task, items, options.ckpt):
+        rows.append(row)
+        if row.found is None and len(items) > 1:
+            print(f"mmeff: error: {row.error}", file=sys.stderr)
+        elif row.found is not None:
+            print(line(row.item, row.found, options.top))
+    if out is not None:
+        write(out, rows, model.specs[task].classes)
     if (said := model.report(task)) is not None:
         print(f"mmeff: {said}", file=sys.stderr)
+    failed = [row for row in rows if row.found is None]
     if failed:
-        raise InputError(f"{failed} of {len(names)} could not be labelled; see above")
+        raise InputError(
+            failed[0].error if len(rows) == 1 else f"{len(failed)} of {len(rows)} could not be labelled; see above"
+        )
     return 0
 
 
 def parser() -> Words:
     p = Words(prog="mmeff predict", description="Label images, sounds or texts with a trained model.")
     p.add_argument("--ckpt", required=True, help="run folder (its best checkpoint), .ckpt file or exported folder")
-    p.add_argument("files", nargs="*", help="images or sounds; for a text model, .txt files with one text a line")
+    p.add_argument(
+        "files", nargs="*", help="images or sounds, or folders of them; for a text model, .txt files with a text a line"
+    )
     p.add_argument("-t", "--text", action="append", default=[], help="a text to label; may be given several times")
     p.add_argument("--task", help="which head of a joint model")
     p.add_argument("--top", type=positive, default=3, help="how many labels to print (default 3)")
+    p.add_argument("--out", help="a .csv or .json file for all signals, whole, with the probability of every class")
     p.add_argument("--trust", action="append", default=[], help="a package whose classes the checkpoint may build")
     return p
 
 
-def gather(files: list[str], texts: list[str]) -> list[tuple[str, bool]]:
-    """(file or text, whether it is a text) in the order given."""
-    return [(file, False) for file in files] + [(text, True) for text in texts]
+@dataclass(frozen=True)
+class Row:
+    """One signal: its path or text, and what was found, or why nothing was."""
+
+    item: str
+    found: "Prediction | None" = None
+    error: str = ""
 
 
-def choose_task(specs: dict[str, Any], asked: str | None) -> str:
-    if asked is None and len(specs) == 1:
-        return next(iter(specs))
-    if asked not in specs:
-        raise InputError(f"--task must be one of {', '.join(sorted(specs))}, got {asked}")
-    return asked
+def gather(files: list[str], texts: list[str], modality: str) -> list[str]:
+    """All signals in the order given: files, those below folders by name, the lines of text files, texts."""
+    if texts and modality != "text":
+        raise InputError(f"this model reads {modality}: give files, not -t")
+    items: list[str] = []
+    for file in files:
+        below = files_below(file, modality) if os.path.isdir(file) else [file]
+        items += [text for path in below for text in lines_of(path)] if modality == "text" else below
+    return [*items, *texts]
 
 
-def as_signals(items: list[tuple[str, bool]], modality: str) -> tuple[list[str], list[str]]:
-    """-> a name to print and what to read, for each signal."""
-    names: list[str] = []
-    signals: list[str] = []
-    for item, is_text in items:
-        if is_text and modality != "text":
-            raise InputError(f"this model reads {modality}: give files, not -t")
-        if is_text or modality != "text":
-            names.append(item)
-            signals.append(item)
-        else:
+def files_below(folder: str, modality: str) -> list[str]:
+    from mmeff.data.scan import image_suffixes, scan, sound_suffixes
+
+    suffixes = {"image": image_suffixes, "audio": sound_suffixes, "text": lambda: (".txt",)}[modality]()
+    return [os.path.join(folder, name) for name in scan(Path(folder), suffixes).files]
+
+
+def lines_of(path: str) -> list[str]:
+    from mmeff.data.text import text_lines
+
+    try:
+        return text_lines(path)
+    except InputError as error:
+        raise InputError(f"{error}. {FOR_TEXT}") from error
+
+
+def label(model: Any, task: str, items: list[str], ckpt: str) -> Iterable[Row]:
+    """A row for each item, in order. One that cannot be read does not keep the others from being labelled."""
+    from mmeff.data import read_raw
+    from mmeff.tasks.predict import Prediction, logits_of
+
+    spec = model.specs[task]
+    for start in range(0, len(items), BATCH):
+        some = items[start : start + BATCH]
+        raws: dict[int, Any] = {}
+        errors: dict[int, str] = {}
+        for i, item in enumerate(some):
             try:
-                lines = [text for text in Path(item).read_text(encoding="utf-8").splitlines() if text.strip()]
-            except OSError as error:
-                raise InputError(f"{item}: {error.strerror}. {FOR_TEXT}") from error
-            except UnicodeDecodeError as error:
-                raise InputError(f"{item} is not a text in UTF-8. {FOR_TEXT}") from error
-            if not lines:
-                raise InputError(f"{item} is empty: it has no line of text. {FOR_TEXT}")
-            names += lines
-            signals += lines
-    return names, signals
+                raws[i] = read_raw(spec, item)
+            except InputError as error:
+                errors[i] = str(error)
+        readable = ", ".join(some[i] for i in list(raws)[:1]) + (" and others" if len(raws) > 1 else "")
+        cannot = f"{ckpt}: the model cannot take {readable}"
+        with as_input_error(cannot, RuntimeError, LookupError, ArithmeticError):
+            logits = dict(zip(raws, logits_of(model, task, list(raws.values())), strict=True)) if raws else {}
+        for i, item in enumerate(some):
+            if i in errors:
+                yield Row(item, error=errors[i])
+                continue
+            try:
+                yield Row(item, Prediction.of(logits[i], spec))
+            except InputError as error:
+                raise InputError(f"{ckpt}: {error} for {item}") from error
 
 
-def line(name: str, probabilities: Any, spec: Any, top: int) -> str:
-    values, order = probabilities.topk(min(top, len(spec.classes)))
+def line(item: str, found: "Prediction", top: int) -> str:
+    """ "cat.png: cat 91.2%, dog 8.0%", the item cut where a terminal is too narrow for all of it."""
     # Names out of a file hold no codes that a terminal would obey.
-    names = [one if one.isprintable() else ascii(one)[1:-1] for one in spec.classes]
-    ranked = [f"{names[i]} {p:.1%}" for p, i in zip(values.tolist(), order.tolist(), strict=True)]
-    shown = name if len(name) <= 60 else name[:57] + "..."
-    return f"{shown}: " + ", ".join(ranked)
+    ranked = ", ".join(f"{printable(name)} {p:.1%}" for name, p in list(found.probabilities.items())[:top])
+    name = printable(item)
+    room = max(20, shutil.get_terminal_size().columns - len(ranked) - 2)
+    if sys.stdout.isatty() and len(name) > room:
+        name = name[: room - 3] + "..."
+    return f"{name}: {ranked}"
+
+
+def printable(text: str) -> str:
+    return text if text.isprintable() else ascii(text)[1:-1]
+
+
+def check_out(path: Path) -> Path:
+    if path.suffix not in (".csv", ".json"):
+        raise InputError(f"--out {path}: it must end in .csv or .json")
+    if path.is_dir() or not path.absolute().parent.is_dir():
+        raise InputError(f"--out {path}: {'it is a folder' if path.is_dir() else 'there is no such folder'}")
+    return path
+
+
+def write(path: Path, rows: list[Row], classes: tuple[str, ...]) -> None:
+    """item, label, probability, error, and the probability of each class, in a column "p(CLASS)" each or a mapping."""
+    if path.suffix == ".json":
+        kept = [
+            {
+                "item": row.item,
+                "label": row.found.label if row.found else None,
+                "labels": list(row.found.labels) if row.found else None,
+                "probability": row.found.probability if row.found else None,
+                "probabilities": row.found.probabilities if row.found else None,
+                "error": row.error or None,
+            }
+            for row in rows
+        ]
+        text = json.dumps(kept, indent=1, ensure_ascii=False) + "\n"
+    else:
+        file = io.StringIO(newline="")
+        writer = csv.writer(file)
+        writer.writerow(["item", "label", "probability", "error", *(f"p({name})" for name in classes)])
+        for row in rows:
+            found = row.found
+            cells = (
+                ["", "", row.error, *("" for _ in classes)]
+                if found is None
+                else ["|".join(found.labels), found.probability, "", *(found.probabilities[name] for name in classes)]
+            )
+            writer.writerow([row.item, *cells])
+        text = file.getvalue()
+    part = path.with_name(path.name + ".part")
+    try:
+        # Names of files may hold bytes that are no text.
+        part.write_text(text, encoding="utf-8", errors="backslashreplace", newline="")
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)

@@ -3,7 +3,7 @@
 import math
 from abc import ABC
 from collections.abc import Callable
-from typing import Any
+from typing import Any, overload
 
 import torch
 import torch.nn.functional as F
@@ -25,6 +25,7 @@ from mmeff.init import init_weights
 from mmeff.spec import DataSpec
 from mmeff.tasks.mix import Mix
 from mmeff.tasks.optim import AdamWCosine
+from mmeff.tasks.predict import Prediction, predict
 from mmeff.tasks.restored import check_keys, check_optimizer, check_training
 from mmeff.tokenizers import Tokenizer
 from mmeff.tokenizers.text import TextTokenizer
@@ -165,6 +166,28 @@ class Classification(LightningModule, ABC):
             said = self.report(task)
             if said and (stage == "test" or self.current_epoch == 0):
                 rank_zero_only(print)(f"{task}: {said}")
+
+    @property
+    def classes(self) -> tuple[str, ...] | dict[str, tuple[str, ...]]:
+        """Names of the classes in the order of the logits; of a model with several tasks, by task."""
+        found = {task: spec.classes for task, spec in self.specs.items()}
+        return next(iter(found.values())) if len(found) == 1 else found
+
+    @overload
+    def predict(self, signals: list[Any], task: str | None = None, batch_size: int = 32) -> list[Prediction]: ...
+    @overload
+    def predict(self, signals: Any, task: str | None = None, batch_size: int = 32) -> Prediction: ...
+    def predict(self, signals: Any, task: str | None = None, batch_size: int = 32) -> Prediction | list[Prediction]:
+        """Labels and probabilities of one signal, or of each of a list; on the model's device, in eval mode.
+
+        signals     for images a path, a uint8 array or tensor (h, w) or (h, w, 3), or one of Pillow's images; for
+                    sounds a path, or a pair (waveform (S,) or (S, channels), its sample rate); for texts a string
+        task        which head of a model that has several
+        batch_size  signals of a list that are passed together
+
+        InputError says which signal cannot be read, and why.
+        """
+        return predict(self, signals, task, batch_size)
 
     def report(self, task: str) -> str | None:
         """What to tell the user about the signals that the task's tokenizer has read since the last report."""
