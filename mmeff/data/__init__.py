@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from mmeff.data.base import ClassificationData, Part
     from mmeff.data.embedded import Digits, Glosses, Tones
     from mmeff.data.examples import Examples, Source
-    from mmeff.data.folders import AudioFolder, ImageFolder
+    from mmeff.data.folders import AudioFolder, ImageFolder, TextFolder
     from mmeff.data.image import Affine, ImageAugment, ImageData
     from mmeff.data.joint import JointData
     from mmeff.data.loader import ResumableLoader, Signals
@@ -24,7 +24,7 @@ _HOME = {
     "base": ("ClassificationData", "Part"),
     "embedded": ("Digits", "Glosses", "Tones"),
     "examples": ("Examples", "Source"),
-    "folders": ("AudioFolder", "ImageFolder"),
+    "folders": ("AudioFolder", "ImageFolder", "TextFolder"),
     "image": ("Affine", "ImageAugment", "ImageData"),
     "joint": ("JointData",),
     "loader": ("ResumableLoader", "Signals"),
@@ -60,6 +60,7 @@ __all__ = [
     "SpeechCommands",
     "SplitRule",
     "TextData",
+    "TextFolder",
     "TextTable",
     "Tones",
     "TorchvisionSet",

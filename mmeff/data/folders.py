@@ -1,20 +1,66 @@
-"""Folders of files: a folder a class, or names that a pattern reads."""
+"""Folders of files: a folder a class, names that a pattern reads, or labels in files beside."""
 
-import os
-import re
-import warnings
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
-from mmeff.data.examples import Examples, Source
-from mmeff.data.splits import SPLITS
+from mmeff.data.examples import Examples, Source, warn_of_shared
+from mmeff.data.layout import Placed, by_folder, by_pattern, passed_over, warn_of_left_out
+from mmeff.data.scan import Scan, folder, image_suffixes, scan, sound_suffixes
+from mmeff.data.split_names import split_names
+from mmeff.data.text import text_lines
 from mmeff.errors import InputError
-
-IMAGES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm")
-SOUNDS = (".wav", ".flac", ".ogg", ".mp3", ".opus", ".aif", ".aiff", ".au")
 
 
 class ImageFolder(Source):
-    """Images under `root`: `<class>/**/x.png`, or `train/<class>/...` beside `val/` (`valid/`) and `test/`.
+    """Images under `root`: `<class>/**/x.png`, or `train/<class>/...` beside `val/` and `test/`.
+
+    All that Pillow opens is read. The splits may have any usual names (`Training`, `valid`, `dev`, `eval`, `test_set`).
+    Each file is taken once, whatever links lead to it; what is left out is said.
+
+    Args:
+        root: The folder. Hidden files, and files outside a class folder, are left out.
+        pattern: Regular expression that the path of a file relative to `root` must match in full, instead of class
+            folders. Named groups: `label` (required), `group`, and `train`, `val` or `test`, of which the one that
+            takes part in the match gives the split (none does: train).
+        label_file: Suffix of a file beside each image that holds its label in one line, instead of class folders:
+            ".txt" where `cat_01.txt` lies beside `cat_01.jpg`. Top folders may be the splits.
+    """
+
+    def __init__(self, root: str, pattern: str | None = None, label_file: str | None = None):
+        self.root, self.pattern, self.label_file = root, pattern, label_file
+
+    def examples(self) -> Examples:
+        return _examples(self.root, image_suffixes(), self.pattern, self.label_file)
+
+
+class AudioFolder(Source):
+    r"""Sounds under `root`: `<class>/**/x.wav`, or `train/<class>/...` beside `val/` and `test/`.
+
+    All that libsndfile opens is read. The splits may have any usual names (`Training`, `valid`, `dev`, `eval`,
+    `test_set`). Each file is taken once, whatever links lead to it; what is left out is said.
+
+    Args:
+        root: The folder. Hidden files, and files outside a class folder, are left out.
+        pattern: Regular expression that the path of a file relative to `root` must match in full, instead of class
+            folders. Named groups: `label` (required), `group`, and `train`, `val` or `test`, of which the one that
+            takes part in the match gives the split (none does: train). `<digit>_<speaker>_<take>.flac`, tested on
+            takes 0 to 4: `(?P<label>\d)_(?P<group>[a-z]+)_((?P<test>[0-4])|\d+)\.flac`.
+        label_file: Suffix of a file beside each sound that holds its label in one line, instead of class folders:
+            ".txt" where `dog_01.txt` lies beside `dog_01.wav`. Top folders may be the splits.
+    """
+
+    def __init__(self, root: str, pattern: str | None = None, label_file: str | None = None):
+        self.root, self.pattern, self.label_file = root, pattern, label_file
+
+    def examples(self) -> Examples:
+        return _examples(self.root, sound_suffixes(), self.pattern, self.label_file)
+
+
+class TextFolder(Source):
+    """Texts under `root`, a .txt file in UTF-8 each: `<class>/**/x.txt`, or `train/<class>/...` beside `val/`, `test/`.
+
+    The splits may have any usual names (`Training`, `valid`, `dev`, `eval`, `test_set`). Blank lines are left out.
 
     Args:
         root: The folder. Hidden files, and files outside a class folder, are left out.
@@ -27,103 +73,69 @@ class ImageFolder(Source):
         self.root, self.pattern = root, pattern
 
     def examples(self) -> Examples:
-        return _examples(self.root, IMAGES, self.pattern)
+        return _examples(self.root, (".txt",), self.pattern, None, lambda path: "\n".join(text_lines(path)))
 
 
-class AudioFolder(Source):
-    r"""Sounds under `root`: `<class>/**/x.wav`, or `train/<class>/...` beside `val/` (`valid/`) and `test/`.
-
-    Args:
-        root: The folder. Hidden files, and files outside a class folder, are left out.
-        pattern: Regular expression that the path of a file relative to `root` must match in full, instead of class
-            folders. Named groups: `label` (required), `group`, and `train`, `val` or `test`, of which the one that
-            takes part in the match gives the split (none does: train). `<digit>_<speaker>_<take>.flac`, tested on
-            takes 0 to 4: `(?P<label>\d)_(?P<group>[a-z]+)_((?P<test>[0-4])|\d+)\.flac`.
-    """
-
-    def __init__(self, root: str, pattern: str | None = None):
-        self.root, self.pattern = root, pattern
-
-    def examples(self) -> Examples:
-        return _examples(self.root, SOUNDS, self.pattern)
-
-
-def folder(root: str) -> Path:
-    """root as a path. InputError if it is no folder."""
-    path = Path(root).expanduser()
-    if not path.is_dir():
-        raise InputError(
-            f"{path.absolute()} is {'not a folder' if path.exists() else 'not found'}: give `root` a folder"
-        )
-    return path
-
-
-def list_files(root: Path, suffixes: tuple[str, ...]) -> list[str]:
-    """Paths relative to root, with "/", sorted. One scan of each folder, no stat of a file. InputError if none."""
-    found = []
-    for path, folders, files in os.walk(root, followlinks=True):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        relative = os.path.relpath(path, root).replace(os.sep, "/")
-        prefix = "" if relative == "." else relative + "/"
-        found += [prefix + name for name in files if name.lower().endswith(suffixes) and not name.startswith(".")]
-    if not found:
-        raise InputError(f"{root.absolute()} holds no file that ends in {' '.join(suffixes)}")
-    return sorted(found)
-
-
-def _examples(root: str, suffixes: tuple[str, ...], pattern: str | None) -> Examples:
+def _examples(
+    root: str,
+    suffixes: tuple[str, ...],
+    pattern: str | None,
+    label_file: str | None,
+    read: Callable[[str], Any] = str,
+) -> Examples:
+    """The files under root, `read(path)` each."""
+    if pattern is not None and label_file is not None:
+        raise InputError("pattern and label_file both give the label: leave one out")
     base = folder(root)
-    files = list_files(base, suffixes)
-    found = _by_folder(base, files) if pattern is None else _by_pattern(base, files, pattern)
-    found.items = [f"{base}/{name}" for name in found.ids]
-    return found
-
-
-def _by_folder(root: Path, files: list[str]) -> Examples:
-    parts = [name.split("/") for name in files]
-    heads = {head for head, *rest in parts if len(rest) > 1}
-    empty = [name for name in SPLITS if name not in heads and (root / name).is_dir()]
-    if empty and heads and heads <= set(SPLITS):
-        raise InputError(f"{root.absolute() / empty[0]} has no files in class folders: fill it or remove it")
-    named = {SPLITS[head] for head in heads if head in SPLITS}
-    # A class may be called "train" (among "bus" and "car"); with a sister split or nothing beside it, it is a split.
-    has_splits = "train" in named and (len(named) > 1 or len(heads) == 1)
-    if has_splits:
-        kept = [(name, SPLITS[p[0]], p[1]) for name, p in zip(files, parts, strict=True) if p[0] in SPLITS and p[2:]]
+    found = scan(base, suffixes)
+    if pattern is not None:
+        placed = by_pattern(base, found, pattern)
+    elif label_file is not None:
+        placed = _by_label_file(base, found, label_file if label_file.startswith(".") else f".{label_file}")
     else:
-        kept = [(name, "", p[0]) for name, p in zip(files, parts, strict=True) if p[1:]]
-    if not kept:
-        raise InputError(f"{root.absolute()} has no class folders: put files into <class>/, or give a pattern")
-    return Examples(
-        items=[],
-        ids=[name for name, _, _ in kept],
-        labels=[label for _, _, label in kept],
-        split=[split for _, split, _ in kept] if has_splits else None,
+        placed = by_folder(base, found)
+    # A file and the links to it are one example of each class and split that they lie in.
+    once: dict[tuple[str, str, str], Placed] = {}
+    for one in sorted(placed, key=lambda one: one.name in found.real):
+        real = found.real.get(one.name) or f"{found.start}/{one.name}"
+        once.setdefault((real, one.label, one.split), one)
+    if len(once) < len(placed):
+        warn_of_left_out(base, [f"{len(placed) - len(once)} links to files that are there already"])
+    kept = sorted(once.items(), key=lambda one: one[1].name)
+    examples = Examples(
+        items=[real for (real, _, _), _ in kept],
+        labels=[one.label for _, one in kept],
+        ids=[one.name for _, one in kept],
+        split=[one.split for _, one in kept] if kept[0][1].split else None,
+        group=[one.group for _, one in kept] if pattern is not None and "(?P<group>" in pattern else None,
     )
+    if found.real:
+        warn_of_shared(examples)
+    examples.items = [read(f"{base}/{name}") for name in examples.ids]
+    return examples
 
 
-def _by_pattern(root: Path, files: list[str], pattern: str) -> Examples:
-    try:
-        compiled = re.compile(pattern)
-    except re.error as error:
-        raise InputError(f"pattern {pattern!r} is no regular expression: {error}") from None
-    if "label" not in compiled.groupindex:
-        raise InputError(f"pattern {pattern!r} has no named group (?P<label>...)")
-    matches = [(name, match) for name in files if (match := compiled.fullmatch(name))]
-    if not matches:
-        raise InputError(f"pattern {pattern!r} matches none of the {len(files)} files of {root}, such as {files[0]!r}")
-    if len(matches) < len(files):
-        missed = len(files) - len(matches)
-        warnings.warn(f"{missed} of {len(files)} files of {root} do not match the pattern: left out", stacklevel=2)
-    splits = [name for name in ("val", "test", "train") if name in compiled.groupindex]
-    grouped = "group" in compiled.groupindex
-    for name, match in matches:
-        if not match["label"]:
-            raise InputError(f"{root / name}: the pattern {pattern!r} reads an empty label")
-    return Examples(
-        items=[],
-        ids=[name for name, _ in matches],
-        labels=[match["label"] for _, match in matches],
-        split=[next((s for s in splits if match[s] is not None), "train") for _, match in matches] if splits else None,
-        group=[match["group"] or "" for _, match in matches] if grouped else None,
-    )
+def _by_label_file(root: Path, found: Scan, suffix: str) -> list[Placed]:
+    """The label of each file in a file of the same name with another suffix; splits are top folders."""
+    heads = dict.fromkeys(name.split("/")[0] if "/" in name else "" for name in found.files)
+    splits = split_names(heads)
+    if len(splits) < len(heads) or "train" not in splits.values():
+        splits = {}
+    placed, lacking = [], []
+    for name in found.files:
+        path = (root / name).with_suffix(suffix)
+        if not path.is_file():
+            lacking.append(name)
+            continue
+        lines = text_lines(path)
+        if len(lines) > 1:
+            raise InputError(f"{path} has {len(lines)} lines of text: a label file holds one label, in one line")
+        placed.append(Placed(name, lines[0], splits.get(name.split("/")[0], "")))
+    if lacking:
+        raise InputError(
+            f"{len(lacking)} of {len(found.files)} files of {root.absolute()} have no {suffix} beside them, such as "
+            f"{lacking[0]}: add the label files, or take the others out"
+        )
+    own = f": {suffix} is not read"
+    warn_of_left_out(root, [one for one in passed_over(found, 1) if not one.endswith(own)])
+    return placed

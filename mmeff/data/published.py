@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Literal
 
 from mmeff.data.examples import Examples, Source
-from mmeff.data.folders import folder, list_files
+from mmeff.data.scan import folder, scan
 from mmeff.errors import InputError
 
 LISTS = {"val": "validation_list.txt", "test": "testing_list.txt"}
@@ -67,7 +67,7 @@ class SpeechCommands(Source):
                 "so that word folders and the two lists lie in it"
             )
         listed = {split: _listed(root / name) for split, name in LISTS.items()}
-        files = [name for name in list_files(root, (".wav",)) if not name.startswith("_") and "/" in name]
+        files = [name for name in scan(root, (".wav",)).files if not name.startswith("_") and "/" in name]
         return Examples(
             items=[f"{root}/{name}" for name in files],
             labels=[name.split("/")[0] for name in files],

@@ -8,9 +8,6 @@ from collections.abc import Iterable, Sequence
 from mmeff.data.examples import Examples
 from mmeff.errors import InputError
 
-#: What folders and tables call the three splits.
-SPLITS = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
-
 Division = dict[str, list[int]]
 
 
@@ -126,7 +123,13 @@ def class_names(examples: Examples, division: Division) -> tuple[str, ...]:
                     )
     if not trained or (len(trained) == 1 and isinstance(examples.labels[0], str)):
         raise InputError(f"the training split has {len(trained)} class(es) {sorted(trained)}: give two at least")
-    return tuple(sorted(trained, key=lambda name: (0, int(name), name) if name.isdecimal() else (1, 0, name)))
+    return tuple(sorted(trained, key=_natural))
+
+
+def _natural(name: str) -> tuple[int, int, str, str]:
+    """9 before 10, numbers before names; by digits, as Python refuses integers of more than 4300."""
+    digits = name.lstrip("0")
+    return (0, len(digits), digits, name) if name.isascii() and name.isdecimal() else (1, 0, "", name)
 
 
 def _labels_of(label: str | tuple[str, ...]) -> tuple[str, ...]:

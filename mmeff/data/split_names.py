@@ -1,0 +1,37 @@
+"""The names under which folders, files and tables know the train, val and test splits."""
+
+import re
+import unicodedata
+from collections.abc import Iterable
+
+TRAIN = ("train", "training", "trn")
+VAL = ("val", "valid", "validation", "validate", "dev", "devel", "development")
+TEST = ("test", "testing", "tst")
+#: The test split beside a val split or beside train alone, the val split beside a test split.
+EVAL = ("eval", "evaluation")
+#: Words that say nothing beside one of those: "train_data", "Test Set", "val-images".
+FILLERS = ("set", "data", "dataset", "split", "image", "images", "img", "imgs", "audio", "sounds", "texts", "files")
+
+SPLITS = {**dict.fromkeys(TRAIN, "train"), **dict.fromkeys(VAL, "val"), **dict.fromkeys(TEST, "test")}
+KNOWN = {**SPLITS, **dict.fromkeys(EVAL, "eval")}
+#: For messages.
+EXAMPLES = "train, training, val, valid, validation, dev, test, testing, eval"
+
+
+def split_names(names: Iterable[str]) -> dict[str, str]:
+    """{name: "train", "val" or "test"} for those of the names that are usual for a split.
+
+    Capitals, years ("val2017") and the words of FILLERS ("Test_Set", "traindata") are set aside.
+    """
+    found = {name: word for name in names if (word := _word(name)) is not None}
+    held_out = "val" if "test" in found.values() else "test"
+    return {name: held_out if word == "eval" else word for name, word in found.items()}
+
+
+def _word(name: str) -> str | None:
+    folded = unicodedata.normalize("NFKC", name).strip().casefold()
+    words = [word for word in re.split(r"[\W_]+|(?:19|20)\d\d$", folded) if word and word not in FILLERS]
+    if len(words) != 1:
+        return None
+    (word,) = words
+    return KNOWN.get(word) or KNOWN.get(re.sub(r"(data)?(set)?$", "", word))
