@@ -73,6 +73,7 @@ def _class_name(label: str, where: str) -> str:
     if not name:
         raise InputError(f"{where}: the label is empty: fill it in or take the example out")
     if any(unicodedata.category(character) == "Cc" for character in name):
+        where = where if where.isprintable() else repr(where)
         raise InputError(f"{where}: the label {name!r} has a control character: name classes in one line of text")
     return name
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from mmeff.data.examples import Examples, Source, warn_of_shared
 from mmeff.data.layout import Placed, by_folder, by_pattern, passed_over, warn_of_left_out
-from mmeff.data.scan import Scan, folder, image_suffixes, scan, sound_suffixes
+from mmeff.data.scan import Scan, count, folder, image_suffixes, scan, sound_suffixes
 from mmeff.data.split_names import split_names
 from mmeff.data.text import text_lines
 from mmeff.errors import InputError
@@ -94,25 +94,35 @@ def _examples(
         placed = _by_label_file(base, found, label_file if label_file.startswith(".") else f".{label_file}")
     else:
         placed = by_folder(base, found)
-    # A file and the links to it are one example of each class and split that they lie in.
-    once: dict[tuple[str, str, str], Placed] = {}
-    for one in sorted(placed, key=lambda one: one.name in found.real):
-        real = found.real.get(one.name) or f"{found.start}/{one.name}"
-        once.setdefault((real, one.label, one.split), one)
-    if len(once) < len(placed):
-        warn_of_left_out(base, [f"{len(placed) - len(once)} links to files that are there already"])
-    kept = sorted(once.items(), key=lambda one: one[1].name)
+    kept = _once(base, found, placed)
     examples = Examples(
-        items=[real for (real, _, _), _ in kept],
-        labels=[one.label for _, one in kept],
-        ids=[one.name for _, one in kept],
-        split=[one.split for _, one in kept] if kept[0][1].split else None,
-        group=[one.group for _, one in kept] if pattern is not None and "(?P<group>" in pattern else None,
+        items=[found.real.get(one.name, one.name) for one in kept],
+        labels=[one.label for one in kept],
+        ids=[one.name for one in kept],
+        split=[one.split for one in kept] if kept[0].split else None,
+        group=[one.group for one in kept] if pattern is not None and "(?P<group>" in pattern else None,
     )
     if found.real:
         warn_of_shared(examples)
     examples.items = [read(f"{base}/{name}") for name in examples.ids]
     return examples
+
+
+def _once(root: Path, found: Scan, placed: list[Placed]) -> list[Placed]:
+    """Each file where it really lies, without the links to it; one that lies elsewhere once per class and split."""
+    if not found.real:
+        return placed
+    own = {f"{found.start}/{one.name}" for one in placed if one.name not in found.real}
+    kept: dict[tuple[str, str, str], Placed] = {}
+    for one in placed:
+        real = found.real.get(one.name)
+        if real is None or real not in own:
+            kept.setdefault((real or one.name, one.label, one.split), one)
+    if len(kept) < len(placed):
+        first = next(one.name for one in placed if one not in kept.values())
+        n = count(len(placed) - len(kept))
+        warn_of_left_out(root, [f"{n}, such as {first}: a link to one that has its place already"])
+    return list(kept.values())
 
 
 def _by_label_file(root: Path, found: Scan, suffix: str) -> list[Placed]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from mmeff.data.scan import Scan, count
-from mmeff.data.split_names import split_names
+from mmeff.data.split_names import split_names, split_words
 from mmeff.errors import InputError
 
 CLASSES = "(?P<label>[^/]+)/.*"
@@ -58,12 +58,10 @@ def by_folder(root: Path, found: Scan) -> list[Placed]:
     else:
         _refuse_other_levels(root, heads, inner, flat, found.files)
         placed = [Placed("/".join(p), p[0], "") for p in parts if p[1:]]
-        said += [
-            f"{name}/, which gives no class: it has no file that is read" for name in sorted(tops.difference(heads))
-        ]
-        if splits:
-            names = " and ".join(f"{name}/" for name in splits)
-            warnings.warn(f"{root}: {names} is read as a class, not as a split", stacklevel=2)
+        lost = sorted(tops.difference(heads))
+        said = [f"{name}/, which gives no class: it has no file that is read" for name in lost] + said
+        if like := split_words(heads):
+            warnings.warn(f"{root}: read as classes, not as splits: {_listed(like)}", stacklevel=2)
     if loose := sum(len(p) == 1 for p in parts):
         said.append(f"{count(loose)} at the top, in no class folder")
     warn_of_left_out(root, said)
@@ -107,11 +105,9 @@ def passed_over(found: Scan, depth: int) -> list[str]:
     """What the scan passed over, by folders of one depth."""
     counts: Counter[tuple[str, str]] = Counter()
     for (place, reason), n in found.skipped.items():
-        counts["/".join(place.split("/")[:depth]), reason] += n
-    return [
-        f"{count(n)} {f'in {place}/' if place else 'at the top'}: {reason}"
-        for (place, reason), n in sorted(counts.items())
-    ]
+        if place:  # a README or a list at the top is no example that is lost
+            counts["/".join(place.split("/")[:depth]), reason] += n
+    return [f"{count(n)} in {place}/: {reason}" for (place, reason), n in sorted(counts.items())]
 
 
 def _are_splits(
@@ -125,8 +121,8 @@ def _are_splits(
     if not others:
         if not train | held_out:
             raise InputError(
-                f"{root.absolute()}: {_listed(splits)} {'have' if splits[1:] else 'has'} no class folders: put files "
-                f"into {heads[0]}/<class>/; or, if the classes are so named, give pattern: {CLASSES}"
+                f"{root.absolute()}: {_listed(splits)} {'have' if len(splits) > 1 else 'has'} no class folders: put "
+                f"files into {heads[0]}/<class>/; or, if the classes are so named, give pattern: {CLASSES}"
             )
         return True
     if train & held_out:
@@ -136,8 +132,8 @@ def _are_splits(
     whole = any(len(inner[head]) > 1 and not flat[head] for head in splits if splits[head] == "train")
     if (train and held_out) or whole or (train | held_out) & ({*others} | below):
         raise InputError(
-            f"{root.absolute()} can be read in two ways: {_listed(splits)} as splits that hold classes, beside "
-            f"{_listed(others)}; or all as classes. Say which: pattern: {_split_pattern(splits)}, or pattern: {CLASSES}"
+            f"{root.absolute()} can be read in two ways: {_listed(splits)} as splits, beside {_listed(others)}; or all "
+            f"as classes. Say which: pattern: {_split_pattern(splits)}, or pattern: {CLASSES}"
         )
     return False
 
@@ -178,16 +174,27 @@ def _refuse_other_levels(
                 f"give pattern: (?P<label>[^/]+)/{_alternatives(splits)}/.*; or put splits above classes"
             )
         common = set(inner[heads[0]]).intersection(*(inner[head] for head in heads))
-        if len(common) > 1:
+        deeper = all(len(names) == 1 for names in inner.values()) and any(name.count("/") > 2 for name in files)
+        between = "[^/]+/" if deeper else ""
+        like = split_words(heads)
+        if len({*like.values()}) > 1 and "train" in like.values():
+            raise InputError(
+                f"{root.absolute()}: {_listed(like)} can be read as splits or as classes. Say which: "
+                f"pattern: {_split_pattern(like, between)}, or pattern: {CLASSES}"
+            )
+        if len(common) > 1 or deeper:
+            held = _listed(sorted(common)) if len(common) > 1 else "one folder"
             warnings.warn(
-                f"{root}: the folders {_listed(heads)} are read as classes, yet all hold {_listed(sorted(common))}: if "
-                "these are the classes, give pattern: [^/]+/(?P<label>[^/]+)/.*",
+                f"{root}: read as classes: {_listed(heads)}, yet each holds {held}: if the classes lie there, give "
+                f"pattern: [^/]+/{between}{CLASSES}",
                 stacklevel=2,
             )
 
 
 def _split_pattern(splits: dict[str, str], between: str = "") -> str:
-    return f"{_alternatives(splits)}/{between}{CLASSES}"
+    if "train" in splits.values():
+        return f"{_alternatives(splits)}/{between}{CLASSES}"
+    return f"({_alternatives(splits)}/)?{between}{CLASSES}"  # what is beside the splits is train
 
 
 def _alternatives(splits: dict[str, str]) -> str:

@@ -101,7 +101,7 @@ def scan(root: Path, suffixes: tuple[str, ...]) -> Scan:
         prefix, chain = waiting.pop()
         # A folder that several links lead to is read once for each place that can decide a class or a split.
         real, place = chain[-1], "/".join(prefix.split("/")[:2]).rstrip("/")
-        if real in chain[:-1] or (place, real) in seen:
+        if any(f"{above}/".startswith(f"{real.rstrip('/')}/") for above in chain[:-1]) or (place, real) in seen:
             found.skipped[place, "a link to a folder that is read already"] += 1
             continue
         seen.add((place, real))

@@ -28,9 +28,18 @@ def split_names(names: Iterable[str]) -> dict[str, str]:
     return {name: held_out if word == "eval" else word for name, word in found.items()}
 
 
+def split_words(names: Iterable[str]) -> dict[str, str]:
+    """{name: split} for those of the names that have one word among others that is usual: "seg_train", not "trainer"."""
+    words = {name: [KNOWN[word] for word in re.split(r"[\W_]+", _folded(name)) if word in KNOWN] for name in names}
+    return {name: "test" if found[0] == "eval" else found[0] for name, found in words.items() if len(found) == 1}
+
+
+def _folded(name: str) -> str:
+    return unicodedata.normalize("NFKC", name).strip().casefold()
+
+
 def _word(name: str) -> str | None:
-    folded = unicodedata.normalize("NFKC", name).strip().casefold()
-    words = [word for word in re.split(r"[\W_]+|(?:19|20)\d\d$", folded) if word and word not in FILLERS]
+    words = [word for word in re.split(r"[\W_]+|(?:19|20)\d\d$", _folded(name)) if word and word not in FILLERS]
     if len(words) != 1:
         return None
     (word,) = words
