@@ -29,7 +29,7 @@ def split_names(names: Iterable[str]) -> dict[str, str]:
 
 
 def split_words(names: Iterable[str]) -> dict[str, str]:
-    """{name: split} for those of the names that have one word among others that is usual: "seg_train", not "trainer"."""
+    """{name: split} for those of the names in which one word is a usual name: "seg_train", not "trainer"."""
     words = {name: [KNOWN[word] for word in re.split(r"[\W_]+", _folded(name)) if word in KNOWN] for name in names}
     return {name: "test" if found[0] == "eval" else found[0] for name, found in words.items() if len(found) == 1}
 

@@ -96,7 +96,7 @@ def _read_csv(file: Any, separator: str, header: bool | list[str]) -> tuple[list
     csv.field_size_limit(sys.maxsize)  # an article may be longer than the 131,072 characters that csv allows a cell
     # Strict, because a stray quotation mark would otherwise swallow the lines after it in silence.
     reader = csv.reader(file, delimiter=separator, strict=True)
-    names = header if isinstance(header, list) else next(reader, []) if header else []
+    names = header if isinstance(header, list) else next(filter(None, reader), []) if header else []
     if any("\0" in name for name in names):
         raise InputError("1: the header has NUL bytes: this is not a table of text")
     if twice := [name for k, name in enumerate(names) if name in names[:k]]:

@@ -91,7 +91,9 @@ class Table(Source):
         for name in MISSING:
             if number := labels.count(name):
                 where = ids[labels.index(name)]
-                warnings.warn(f"{number} rows have the label {name!r}, such as {where}: a missing value?", stacklevel=2)
+                warnings.warn(
+                    f"{number} row(s) have the label {name!r}, such as {where}: a missing value?", stacklevel=2
+                )
         return Examples(items=items, labels=labels, ids=ids, split=splits or None, group=groups or None)
 
     def _tables(self) -> list[tuple[str, Path]]:
@@ -118,6 +120,8 @@ class Table(Source):
         hint = f"; did you mean {near[0]!r}?" if near else ""
         if self.header is False:
             hint = "; without a header, columns are named by their numbers"
+        elif len(names) == 1 < len(wanted):
+            hint = ": if another character than a comma or tab separates its cells, give `separator`"
         elif self.header is True and not set(names) & set(wanted):
             hint += " If its first line is data, give header: false"
         more = f" and {len(names) - 8} more" if names[8:] else ""
@@ -265,12 +269,15 @@ def _splits(said: list[str], ids: list[str], column: str, chosen: dict[str, str]
         if form not in forms.values():
             raise InputError(f"splits: no row says {form!r} in column {column!r}; it says {_some(said)}")
     rest = None if chosen is None or "train" in chosen.values() else "train"
-    meant = {word: (chosen or {}).get(forms[word]) or usual.get(word) or rest for word in forms if word}
+    meant = {word: (chosen or {}).get(forms[word]) or usual.get(word) or rest for word in forms}
     for where, word in zip(ids, said, strict=True):
-        if meant.get(word) is None:
+        if not word:
+            raise InputError(f"{where}: the split (column {column!r}) is empty: fill it in")
+        if meant[word] is None:
+            form = "train: true, test: false" if held == "train" else f"test: {word}"
             raise InputError(
                 f"{where}: column {column!r} says {word!r}, which names no split ({split_names.EXAMPLES}): correct it, "
-                f"or say what it means, as splits: {{test: {word or '...'}}}"
+                f"or say what it means, as splits: {{{form}}}"
             )
     return [str(meant[word]) for word in said]
 
