@@ -1,4 +1,4 @@
-"""`mmeff list [WHAT]`: what there is to build with."""
+"""`mmeff list [WHAT]`: what there is to build with; `mmeff list NAME`: one class and its arguments."""
 
 import importlib
 import inspect
@@ -21,11 +21,23 @@ def main(words: list[str]) -> int:
     asked = words[1:] or kinds
     for kind in asked:
         if kind not in kinds:
-            raise InputError(f"cannot list {kind!r}: it is one of {', '.join(kinds)}")
+            print(describe(kind))
+            continue
         print(f"{kind}:")
         for name, summary in recipes() if kind == "recipes" else classes(*PACKAGES[kind]):
             print(f"  {name:44s} {summary}")
     return 0
+
+
+def describe(name: str) -> str:
+    """A class by its name: import path, and docstring with all arguments. InputError if it is not among PACKAGES."""
+    found = [path for package in PACKAGES.values() for path, _ in classes(*package) if path.rpartition(".")[2] == name]
+    if not found:
+        raise InputError(f"cannot list {name!r}: it is one of recipes, {', '.join(PACKAGES)}, or a class in them")
+    module, _, _ = found[0].rpartition(".")
+    thing = getattr(importlib.import_module(module), name)
+    arguments = "" if "Args:" in (thing.__doc__ or "") else f"\n\n{inspect.getdoc(thing.__init__) or ''}"
+    return f"{found[0]}: {inspect.getdoc(thing)}{arguments}"
 
 
 def recipes() -> list[tuple[str, str]]:

@@ -119,7 +119,8 @@ def _once(root: Path, found: Scan, placed: list[Placed]) -> list[Placed]:
         if real is None or real not in own:
             kept.setdefault((real or one.name, one.label, one.split), one)
     if len(kept) < len(placed):
-        first = next(one.name for one in placed if one not in kept.values())
+        there = {one.name for one in kept.values()}
+        first = next(one.name for one in placed if one.name not in there)
         n = count(len(placed) - len(kept))
         warn_of_left_out(root, [f"{n}, such as {first}: a link to one that has its place already"])
     return list(kept.values())

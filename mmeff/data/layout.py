@@ -122,7 +122,7 @@ def _are_splits(
         if not train | held_out:
             raise InputError(
                 f"{root.absolute()}: {_listed(splits)} {'have' if len(splits) > 1 else 'has'} no class folders: put "
-                f"files into {heads[0]}/<class>/; or, if the classes are so named, give pattern: {CLASSES}"
+                f"files into {heads[0]}/<class>/; or, if the classes are so named, give pattern: '{CLASSES}'"
             )
         return True
     if train & held_out:
@@ -133,7 +133,7 @@ def _are_splits(
     if (train and held_out) or whole or (train | held_out) & ({*others} | below):
         raise InputError(
             f"{root.absolute()} can be read in two ways: {_listed(splits)} as splits, beside {_listed(others)}; or all "
-            f"as classes. Say which: pattern: {_split_pattern(splits)}, or pattern: {CLASSES}"
+            f"as classes. Say which: pattern: '{_split_pattern(splits)}', or pattern: '{CLASSES}'"
         )
     return False
 
@@ -146,7 +146,7 @@ def _refuse_one_folder_each(
     if all(len(names) == 1 for names in held) and any(p[0] in splits and p[3:] for p in parts):
         raise InputError(
             f"{root.absolute()}: {_listed(splits)} hold one folder each, {held[0][0]}/: there is one class. If the "
-            f"classes lie below it, give pattern: {_split_pattern(splits, '[^/]+/')}"
+            f"classes lie below it, give pattern: '{_split_pattern(splits, '[^/]+/')}'"
         )
 
 
@@ -171,7 +171,7 @@ def _refuse_other_levels(
         if len(splits) == len(below) and "train" in splits.values():
             raise InputError(
                 f"{root.absolute()}: the class folders {_listed(heads)} hold splits, {_listed(splits)}: "
-                f"give pattern: (?P<label>[^/]+)/{_alternatives(splits)}/.*; or put splits above classes"
+                f"give pattern: '(?P<label>[^/]+)/{_alternatives(splits)}/.*'; or put splits above classes"
             )
         common = set(inner[heads[0]]).intersection(*(inner[head] for head in heads))
         deeper = all(len(names) == 1 for names in inner.values()) and any(name.count("/") > 2 for name in files)
@@ -180,13 +180,13 @@ def _refuse_other_levels(
         if len({*like.values()}) > 1 and "train" in like.values():
             raise InputError(
                 f"{root.absolute()}: {_listed(like)} can be read as splits or as classes. Say which: "
-                f"pattern: {_split_pattern(like, between)}, or pattern: {CLASSES}"
+                f"pattern: '{_split_pattern(like, between)}', or pattern: '{CLASSES}'"
             )
         if len(common) > 1 or deeper:
             held = _listed(sorted(common)) if len(common) > 1 else "one folder"
             warnings.warn(
                 f"{root}: read as classes: {_listed(heads)}, yet each holds {held}: if the classes lie there, give "
-                f"pattern: [^/]+/{between}{CLASSES}",
+                f"pattern: '[^/]+/{between}{CLASSES}'",
                 stacklevel=2,
             )
 
