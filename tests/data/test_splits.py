@@ -80,6 +80,10 @@ def test_every_label_of_a_multilabel_split_is_trained():
 def test_classes_are_in_natural_order():
     data = examples(["10", "9", "b", "a"] * 2)
     assert class_names(data, {"train": list(range(8)), "val": [], "test": []}) == ("9", "10", "a", "b")
+    large = examples(["1" + "0" * 5000, "9" * 5000, "01", "1", "0", "a"])
+    assert class_names(large, {"train": list(range(6)), "val": [], "test": []}) == (
+        *("0", "01", "1", "9" * 5000, "1" + "0" * 5000, "a"),
+    )
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ import pytest
 from jsonargparse import ArgumentParser
 
 from mmeff.data import AudioData, ClassificationData, Examples, ImageData, JointData, TextData, TextTable
+from mmeff.data.text import read_text, text_lines
 from mmeff.errors import InputError
 
 
@@ -31,10 +32,65 @@ def test_text_is_composed(given):
     assert set(data.fit_sample()["text"]) == {"caf\u00e9", "b"}
 
 
+@pytest.mark.parametrize("text", ["", " \u00a0\n", "\0", "\ufeff\u200b", "\u2028\x85"])
+def test_texts_that_show_nothing(text):
+    with pytest.raises(InputError, match="no visible character"):
+        read_text(text)
+    assert read_text(f"{text}e\u0301{text}") == f"{text}\u00e9{text}"
+
+
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        ((["x"], [1], ["#1"]), "#1: the label 1 is no class name"),
+        ((["x"], [("a", None)], ["#1"]), "#1: the label .* is no class name"),
+        ((["x"], [" "], ["#1"]), "#1: the label is empty"),
+        ((["x"], ["a", "b"], ["#1", "#2"]), "Examples: 1 items for 2 labels"),
+    ],
+)
+def test_examples_that_are_none(columns, message):
+    with pytest.raises(InputError, match=message):
+        Examples(*columns)
+
+
 def test_empty_text_names_its_line(tmp_path):
     (tmp_path / "a.csv").write_text("text,label\nx,1\n \u00a0,2\n", encoding="utf-8")
     with pytest.raises(InputError, match=r"a\.csv:3: the text is empty"):
         TextData(TextTable(str(tmp_path / "a.csv"))).setup()
+
+
+@pytest.mark.parametrize(
+    ("content", "lines"),
+    [
+        ("\ufeffone\ntwo".encode(), ["one", "two"]),
+        ("one\u2028a\u2029b\nt\x85wo\x0c\x0b\x1c3\n".encode(), ["one\u2028a\u2029b", "t\x85wo\x0c\x0b\x1c3"]),
+        (b"one\r\ntwo\rthree\n\n \t\n", ["one", "two", "three"]),
+        ("\u200b\n\0\na\0b".encode(), ["a\0b"]),
+    ],
+)
+def test_lines_of_a_text_file(tmp_path, content, lines):
+    from mmeff.cli.predict import as_signals
+
+    path = tmp_path / "a.txt"
+    path.write_bytes(content)
+    assert text_lines(path) == lines
+    assert as_signals([(str(path), False)], "text")[1] == lines
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "No such file"),
+        (b"\xff\xfea\0", r"not a text in UTF-8 \(byte 0\)"),
+        ("a text".encode("utf-16-le"), "a third of it is NUL"),
+        ("\ufeff \n\0".encode(), "has no line of text"),
+    ],
+)
+def test_files_that_hold_no_lines_of_text(tmp_path, content, message):
+    if content is not None:
+        (tmp_path / "a.txt").write_bytes(content)
+    with pytest.raises(InputError, match=rf"a\.txt.*{message}"):
+        text_lines(tmp_path / "a.txt")
 
 
 @pytest.fixture
