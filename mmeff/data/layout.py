@@ -42,7 +42,7 @@ def by_folder(root: Path, found: Scan) -> list[Placed]:
     splits = split_names(heads)
     said = passed_over(found, 1)
     if _are_splits(root, heads, inner, flat, splits):
-        bare = [name for name in split_names(tops) if name not in heads]
+        bare = [name for name in split_names(sorted(tops)) if name not in heads]
         if len(splits) == len(heads) and bare:
             raise InputError(f"{root.absolute() / bare[0]} has no files in class folders: fill it or remove it")
         _refuse_one_folder_each(root, inner, splits, parts)
@@ -167,7 +167,7 @@ def _refuse_other_levels(
             )
     elif all(inner[head] and not flat[head] for head in heads):
         below = {name for head in heads for name in inner[head]}
-        splits = split_names(below)
+        splits = split_names(sorted(below))
         if len(splits) == len(below) and "train" in splits.values():
             raise InputError(
                 f"{root.absolute()}: the class folders {_listed(heads)} hold splits, {_listed(splits)}: "

@@ -207,8 +207,10 @@ def test_folders_that_lead_into_each_other_end(tmp_path):
         touch(tmp_path, f"{name}/1.png")
         for other in "abcdef":
             os.symlink(f"../{other}", tmp_path / name / f"to_{other}")
-    with pytest.warns(UserWarning, match="a link to a folder that is read already"):
-        assert len(ImageFolder(str(tmp_path)).examples()) == 6
+    found = ImageFolder(str(tmp_path))
+    assert "150 files, such as a/to_b/1.png: a link to one that has its place already" in said(found)
+    with warnings.catch_warnings(action="ignore"):
+        assert len(found.examples()) == 6
 
 
 def test_a_folder_that_cannot_be_read_is_named(tmp_path, monkeypatch):
