@@ -80,4 +80,7 @@ class SpeechCommands(Source):
 def _listed(path: Path) -> set[str]:
     if not path.is_file():
         raise InputError(f"{path.absolute()} is not found: it says which files are in its split")
-    return set(path.read_text(encoding="utf-8").split())
+    try:
+        return set(path.read_text(encoding="utf-8-sig").split())
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path} is not a text in UTF-8 (byte {error.start}): save it as UTF-8") from None

@@ -14,13 +14,13 @@ INVISIBLE = {"Zs", "Zl", "Zp", "Cc", "Cf", "Cs"}
 
 
 def read_text(item: str) -> str:
-    """The string in Unicode's composed form (NFC). InputError if it has no visible character.
+    """The string in Unicode's composed form (NFC), without white space around it, for training and prediction alike.
 
-    Control characters among others (NUL, form feed) are kept: training and prediction see the same string.
+    InputError if it has no visible character. Control characters among others (NUL, form feed) are kept.
     """
     if is_blank(item):
         raise InputError("the text is empty: it has no visible character")
-    return unicodedata.normalize("NFC", item)
+    return unicodedata.normalize("NFC", item).strip()
 
 
 def is_blank(text: str) -> bool:

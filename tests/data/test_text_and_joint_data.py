@@ -36,7 +36,7 @@ def test_text_is_composed(given):
 def test_texts_that_show_nothing(text):
     with pytest.raises(InputError, match="no visible character"):
         read_text(text)
-    assert read_text(f"{text}e\u0301{text}") == f"{text}\u00e9{text}"
+    assert read_text(f" e\u0301{text}f\n") == f"\u00e9{text}f"
 
 
 @pytest.mark.parametrize(
