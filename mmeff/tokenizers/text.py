@@ -21,9 +21,6 @@ if TYPE_CHECKING:
 DAMAGED = "the checkpoint is damaged: _extra_state, the vocabulary of its TextBPE,"
 #: Kinds of the parts that `TextBPE.fit` gives a tokenizer, by their names in its JSON.
 FITTED = {"normalizer": {"Sequence", "NFC", "Lowercase"}, "pre_tokenizer": {"ByteLevel"}, "decoder": {"ByteLevel"}}
-#: Bytes of a word that the training of a vocabulary sees in one piece.
-LONGEST_WORD = 256
-
 
 def encodable(text: str) -> str:
     """The text with "?" for lone surrogates, which JSON can spell and UTF-8 cannot."""
@@ -94,6 +91,10 @@ class TextBytes(TextTokenizer):
 
     def encode(self, text: list[str]) -> list[list[int]]:
         return [list(t.encode()) or [0] for t in text]
+
+
+#: Bytes of a word that the training of a vocabulary sees in one piece.
+LONGEST_WORD = 256
 
 
 class TextBPE(TextTokenizer):
