@@ -13,12 +13,18 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from mmeff.checkpoint import export, load
     from mmeff.errors import InputError
-    from mmeff.tasks.predict import Prediction
+    from mmeff.predict import Prediction
     from mmeff.tokens import Tokens
 
 __version__ = "0.1.0"
 
-_HOME = {"Prediction": "tasks.predict", "InputError": "errors", "Tokens": "tokens", "export": "checkpoint", "load": "checkpoint"}
+_HOME = {
+    "Prediction": "predict",
+    "InputError": "errors",
+    "Tokens": "tokens",
+    "export": "checkpoint",
+    "load": "checkpoint",
+}
 _PARTS = ("backbones", "compare", "data", "feedforward", "heads", "mixers", "tasks", "tokenizers")
 
 __all__ = ["InputError", "Prediction", "Tokens", "__version__", "export", "load"]

@@ -48,7 +48,7 @@ FORBIDDEN = {
 }
 #: What stands on top -> the modules that may import it, besides itself.
 ONLY_FROM = {
-    "mmeff.cli": (),
+    "mmeff.cli": ("mmeff.__main__",),
     "mmeff.compare": ("mmeff.cli.compare",),
     "mmeff.checkpoint": ("mmeff", "mmeff.cli.export", "mmeff.cli.predict"),
     "mmeff.build": ("mmeff.checkpoint",),

@@ -15,7 +15,7 @@ from mmeff.cli.words import Words, positive
 from mmeff.errors import InputError, as_input_error
 
 if TYPE_CHECKING:
-    from mmeff.tasks.predict import Prediction
+    from mmeff.predict import Prediction
 
 #: Signals that are passed through the model together.
 BATCH = 32
@@ -38,7 +38,7 @@ def main(words: list[str]) -> int:
     import torch
 
     from mmeff.checkpoint import load
-    from mmeff.tasks.predict import choose_task
+    from mmeff.predict import choose_task
 
     model = load(options.ckpt, trust=options.trust)
     task = choose_task(model, options.task)
@@ -116,7 +116,7 @@ def lines_of(path: str) -> list[str]:
 def label(model: Any, task: str, items: list[str], ckpt: str) -> Iterable[Row]:
     """A row for each item, in order. One that cannot be read does not keep the others from being labelled."""
     from mmeff.data import read_raw
-    from mmeff.tasks.predict import Prediction, logits_of
+    from mmeff.predict import Prediction, logits_of
 
     spec = model.specs[task]
     for start in range(0, len(items), BATCH):

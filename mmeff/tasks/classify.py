@@ -3,7 +3,7 @@
 import math
 from abc import ABC
 from collections.abc import Callable
-from typing import Any, overload
+from typing import TYPE_CHECKING, Any, overload
 
 import torch
 import torch.nn.functional as F
@@ -25,10 +25,12 @@ from mmeff.init import init_weights
 from mmeff.spec import DataSpec
 from mmeff.tasks.mix import Mix
 from mmeff.tasks.optim import AdamWCosine
-from mmeff.tasks.predict import Prediction, predict
 from mmeff.tasks.restored import check_keys, check_optimizer, check_training
 from mmeff.tokenizers import Tokenizer
 from mmeff.tokenizers.text import TextTokenizer
+
+if TYPE_CHECKING:
+    from mmeff.predict import Prediction
 
 TokenizerFactory = Callable[[int], Tokenizer]
 
@@ -174,10 +176,10 @@ class Classification(LightningModule, ABC):
         return next(iter(found.values())) if len(found) == 1 else found
 
     @overload
-    def predict(self, signals: list[Any], task: str | None = None, batch_size: int = 32) -> list[Prediction]: ...
+    def predict(self, signals: list[Any], task: str | None = None, batch_size: int = 32) -> "list[Prediction]": ...
     @overload
-    def predict(self, signals: Any, task: str | None = None, batch_size: int = 32) -> Prediction: ...
-    def predict(self, signals: Any, task: str | None = None, batch_size: int = 32) -> Prediction | list[Prediction]:
+    def predict(self, signals: Any, task: str | None = None, batch_size: int = 32) -> "Prediction": ...
+    def predict(self, signals: Any, task: str | None = None, batch_size: int = 32) -> "Prediction | list[Prediction]":
         """Labels and probabilities of one signal, or of each of a list; on the model's device, in eval mode.
 
         signals     for images a path, a uint8 array or tensor (h, w) or (h, w, 3), or one of Pillow's images; for
@@ -187,6 +189,8 @@ class Classification(LightningModule, ABC):
 
         InputError says which signal cannot be read, and why.
         """
+        from mmeff.predict import predict  # which reads files: the rest of this package knows batches alone
+
         return predict(self, signals, task, batch_size)
 
     def report(self, task: str) -> str | None:

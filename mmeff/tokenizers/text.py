@@ -22,6 +22,7 @@ DAMAGED = "the checkpoint is damaged: _extra_state, the vocabulary of its TextBP
 #: Kinds of the parts that `TextBPE.fit` gives a tokenizer, by their names in its JSON.
 FITTED = {"normalizer": {"Sequence", "NFC", "Lowercase"}, "pre_tokenizer": {"ByteLevel"}, "decoder": {"ByteLevel"}}
 
+
 def encodable(text: str) -> str:
     """The text with "?" for lone surrogates, which JSON can spell and UTF-8 cannot."""
     return text.encode(errors="replace").decode()

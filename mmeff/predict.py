@@ -50,8 +50,8 @@ def choose_task(model: "Classification", task: str | None) -> str:
     if task is None and len(model.specs) == 1:
         return next(iter(model.specs))
     if task not in model.specs:
-        given = "none is given" if task is None else f"not {task!r}"
-        raise InputError(f"this model has several tasks: task must be one of {', '.join(sorted(model.specs))}, {given}")
+        given = "and none is given" if task is None else f"not {task!r}"
+        raise InputError(f"task must be one of {', '.join(sorted(model.specs))}, {given}")
     return task
 
 
