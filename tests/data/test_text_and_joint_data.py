@@ -69,12 +69,9 @@ def test_empty_text_names_its_line(tmp_path):
     ],
 )
 def test_lines_of_a_text_file(tmp_path, content, lines):
-    from mmeff.cli.predict import as_signals
-
     path = tmp_path / "a.txt"
     path.write_bytes(content)
     assert text_lines(path) == lines
-    assert as_signals([(str(path), False)], "text")[1] == lines
 
 
 @pytest.mark.parametrize(
