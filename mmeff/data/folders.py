@@ -128,6 +128,8 @@ def _once(root: Path, found: Scan, placed: list[Placed]) -> list[Placed]:
 
 def _by_label_file(root: Path, found: Scan, suffix: str) -> list[Placed]:
     """The label of each file in a file of the same name with another suffix; splits are top folders."""
+    if suffix in (".json", ".xml", ".csv"):
+        raise InputError(f"label_file is {suffix!r}: a label file holds a label and nothing else, as .txt does")
     heads = dict.fromkeys(name.split("/")[0] if "/" in name else "" for name in found.files)
     splits = split_names(heads)
     if len(splits) < len(heads) or "train" not in splits.values():

@@ -10,7 +10,8 @@ TEST = ("test", "testing", "tst")
 #: The test split beside a val split or beside train alone, the val split beside a test split.
 EVAL = ("eval", "evaluation")
 #: Words that say nothing beside one of those: "train_data", "Test Set", "val-images".
-FILLERS = ("set", "data", "dataset", "split", "image", "images", "img", "imgs", "audio", "sounds", "texts", "files")
+FILLERS = ("set", "data", "dataset", "split", "folder", "samples", "images", "image", "imgs", "img", "photos")
+FILLERS += ("audio", "sounds", "clips", "recordings", "texts", "files")
 
 SPLITS = {**dict.fromkeys(TRAIN, "train"), **dict.fromkeys(VAL, "val"), **dict.fromkeys(TEST, "test")}
 KNOWN = {**SPLITS, **dict.fromkeys(EVAL, "eval")}

@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from mmeff.data.split_names import split_names
+from mmeff.data.split_names import split_names, split_words
 from mmeff.errors import InputError
 
 Row = dict[str, Any]
@@ -30,13 +30,15 @@ def kind_of(path: Path) -> tuple[str, str]:
 
 
 def tables_in(folder: Path) -> list[tuple[str, Path]]:
-    """(split, table) of the tables in a folder that are named for one: train.csv, dev.tsv, test-00000-of-00002.parquet.
+    """(split, table) of the tables that are named for a split: train.csv, a_test.tsv, val-00000-of-00002.parquet.
 
     InputError if none is for training, or if a split has tables of two kinds; a warning of the other tables.
     """
     tables = [path for path in sorted(folder.iterdir()) if path.is_file() and path.name[0] != "." and kind_of(path)[0]]
-    stems = {path: re.sub(r"-\d+-of-\d+.*", "", path.name.partition(".")[0]) for path in tables}
+    stems = {path: re.sub(r"-\d+-of-\d+.*", "", path.name[: -len("".join(kind_of(path)))]) for path in tables}
     splits = split_names(stems.values())
+    if "train" not in splits.values():
+        splits = split_words(stems.values())  # reviews_train.csv
     found = [(splits[stems[path]], path) for path in tables if stems[path] in splits]
     others = [path.name for path in tables if stems[path] not in splits]
     if "train" not in {split for split, _ in found}:

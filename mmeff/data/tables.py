@@ -48,6 +48,8 @@ class Table(Source):
             raise InputError("splits says what the values of the column `split` mean: name that column too")
         if split is not None and isinstance(path, dict):
             raise InputError("path names the splits, and so does the column `split`: leave one out")
+        if not items:
+            raise InputError("text names no column: give one at least")
         self.path, self.items = path, [str(name) for name in items]
         self.label, self.split, self.group = (None if name is None else str(name) for name in (label, split, group))
         self.splits = None if splits is None else _by_value(splits)

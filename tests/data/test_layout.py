@@ -270,6 +270,8 @@ def test_labels_in_files_beside(tmp_path):
             ("dog", "train"): 1,
             ("cat", "test"): 1,
         }
+    with pytest.raises(InputError, match=r"label_file is '\.json': a label file holds a label and nothing else"):
+        ImageFolder(str(tmp_path), label_file=".json").examples()
     with pytest.raises(InputError, match="leave one out"):
         ImageFolder(str(tmp_path), CLASSES, ".txt").examples()
     (tmp_path / "test/3.txt").write_text("cat\ndog\n")

@@ -204,6 +204,8 @@ def test_empty_splits_and_splits_said_twice():
     refused(TextTable("t.jsonl", split="s"), "t.jsonl:2: the split (column 's') is empty")
     with pytest.raises(InputError, match="name that column too"):
         TextTable("t.csv", splits={"test": 5})
+    with pytest.raises(InputError, match="text names no column"):
+        TextTable("t.csv", [])
     with pytest.raises(InputError, match="leave one out"):
         TextTable({"train": "t.csv"}, split="s")
 
@@ -219,6 +221,13 @@ def test_a_folder_with_a_table_a_split():
     refused(TextTable("d", split="x"), "leave the column `split` out")
     Path("d/train.tsv").write_text("")
     refused(TextTable("d"), "two tables for the train split, Train.csv and train.tsv")
+    for name in ("train.tsv", "Train.csv"):
+        Path("d", name).unlink()
+    Path("d/dev.tsv").rename("d/reviews.dev.tsv")
+    refused(TextTable("d"), "its tables are reviews.dev.tsv, sample.csv, test_data.csv")
+    Path("d/reviews_train.csv").write_text("text,label\nx,1\n")
+    with pytest.warns(UserWarning, match=r"left out: sample\.csv"):
+        assert Counter(TextTable("d").examples().split) == {"train": 1, "val": 1, "test": 1}
     Path("e").mkdir()
     refused(TextTable("e"), "has no table for training, such as train.csv (it has no table)")
     for name in ("train-00000-of-00002-ab", "train-00001-of-00002-cd", "validation-00000-of-00001"):
