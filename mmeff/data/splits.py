@@ -1,6 +1,7 @@
 """Which examples are trained on, which choose the model, which judge it."""
 
 import random
+import warnings
 from abc import ABC, abstractmethod
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
@@ -117,13 +118,19 @@ def class_names(examples: Examples, division: Division) -> tuple[str, ...]:
         for i in division[split]:
             for label in _labels_of(examples.labels[i]):
                 if label not in trained:
+                    alike = [f", where it is {name!r}" for name in trained if name.casefold() == label.casefold()]
                     raise InputError(
-                        f"label {label!r} of {examples.ids[i]} is in the {split} split and never in train; "
-                        "give train an example of it, correct the label, or split by ratio"
+                        f"label {label!r} of {examples.ids[i]} is in the {split} split and never in train"
+                        f"{''.join(alike[:1])}; give train an example of it, correct the label, or split by ratio"
                     )
     if not trained or (len(trained) == 1 and isinstance(examples.labels[0], str)):
         raise InputError(f"the training split has {len(trained)} class(es) {sorted(trained)}: give two at least")
-    return tuple(sorted(trained, key=_natural))
+    classes = tuple(sorted(trained, key=_natural))
+    first: dict[str, str] = {}
+    for name in classes:
+        if (other := first.setdefault(name.casefold(), name)) != name:
+            warnings.warn(f"the classes {other!r} and {name!r} differ in capitals alone: are they one?", stacklevel=2)
+    return classes
 
 
 def _natural(name: str) -> tuple[int, int, str, str]:

@@ -115,6 +115,16 @@ def test_a_label_that_training_never_has(split):
         class_names(data, AsGiven(val=0).divide(data))
 
 
+def test_labels_that_differ_in_capitals_alone_are_doubted():
+    data = examples(["Cat", "dog", "cat", "dog"], ["train", "train", "test", "test"])
+    with pytest.raises(
+        InputError, match="label 'cat' of #2 is in the test split and never in train, where it is 'Cat'"
+    ):
+        class_names(data, AsGiven(val=0).divide(data))
+    with pytest.warns(UserWarning, match="classes 'Cat' and 'cat' differ in capitals alone"):
+        class_names(examples(["Cat", "dog", "cat"]), {"train": [0, 1, 2], "val": [], "test": []})
+
+
 def test_one_class_cannot_be_told_apart():
     with pytest.raises(InputError, match=r"1 class\(es\) \['a'\]"):
         class_names(examples(["a", "a"]), {"train": [0, 1], "val": [], "test": []})
