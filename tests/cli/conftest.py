@@ -1,5 +1,6 @@
 """Tiny data in folders and tables, the words that train a tiny model on them, and how a command ought to fail."""
 
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -115,9 +116,20 @@ def table() -> Callable[..., Path]:
     return write_table
 
 
+@pytest.fixture
+def trained(trained_once: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Checkpoints of tiny models, one for each kind of signal, and `data`: the folder with what they learned from.
+
+    Copies: a fit that goes on from a checkpoint writes into its folder.
+    """
+    base = tmp_path_factory.mktemp("copied")
+    for kind in KINDS:
+        shutil.copytree(trained_once[kind].parent, base / kind)
+    return {kind: base / kind / "last.ckpt" for kind in KINDS} | {"data": trained_once["data"]}
+
+
 @pytest.fixture(scope="session")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Path]]:
-    """Checkpoints of tiny models, one for each kind of signal, and `data`: the folder with what they learned from."""
+def trained_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Path]]:
     base = tmp_path_factory.mktemp("trained")
     (base / "tiny.yaml").write_text(TINY)
     data = {

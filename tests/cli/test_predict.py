@@ -20,8 +20,8 @@ ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
-def models(trained):
-    return {kind: mmeff.load(trained[kind]) for kind in ("image", "audio", "text")}
+def models(trained_once):
+    return {kind: mmeff.load(trained_once[kind]) for kind in ("image", "audio", "text")}
 
 
 def test_one_signal_in_any_form_gives_the_same_prediction(models, trained):
