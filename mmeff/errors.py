@@ -1,9 +1,12 @@
 """What a user is told: errors with a message of one line."""
 
+import os
 import re
 from argparse import ArgumentError
 from collections.abc import Iterator
 from contextlib import contextmanager
+from numbers import Integral, Real
+from typing import Any
 
 
 class InputError(ValueError):
@@ -20,6 +23,40 @@ class Interrupted(Exception):
     def __init__(self, message: str, code: int):
         super().__init__(message)
         self.code = code
+
+
+def whole(least: int, **options: Any) -> None:
+    """InputError for the first option that is not an integer of `least` or more. Each entry of a list counts alone."""
+    for name, value in options.items():
+        if not all(_is(Integral, entry) and entry >= least for entry in _entries(value)):
+            each = "each entry must be" if isinstance(value, list | tuple) else "it must be"
+            raise InputError(f"{name} is {value!r}; {each} a whole number of at least {least}")
+
+
+def within(interval: str, **options: Any) -> None:
+    """InputError for the first option that is not a number in the interval, as "[0, 1)". NaN lies in none."""
+    low, high = map(float, interval[1:-1].split(","))
+    for name, value in options.items():
+        for entry in _entries(value):
+            inside = _is(Real, entry) and low <= entry <= high
+            if not inside or (entry == low and interval[0] == "(") or (entry == high and interval[-1] == ")"):
+                each = "each entry must be" if isinstance(value, list | tuple) else "it must be"
+                raise InputError(f"{name} is {value!r}; {each} in {interval}")
+
+
+def _is(kind: type, value: Any) -> bool:
+    return isinstance(value, kind) and not isinstance(value, bool)
+
+
+def _entries(value: Any) -> list[Any]:
+    """The entries of a list, of which one is required; any other value alone."""
+    return [value] if not isinstance(value, list | tuple) else list(value) or [None]
+
+
+def shown(path: str | bytes | os.PathLike[Any]) -> str:
+    """A path as text of one line: bytes that are not UTF-8 and control characters as "\\xe9", "\\n"."""
+    text = os.fsencode(path).decode(errors="backslashreplace")
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 @contextmanager

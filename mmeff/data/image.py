@@ -6,7 +6,7 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -15,12 +15,9 @@ from torch import Tensor
 
 from mmeff.data.base import ClassificationData, Part, make_part
 from mmeff.data.examples import Examples, Source
+from mmeff.data.image_file import image_size, read_pixels
 from mmeff.data.splits import SplitRule
-from mmeff.errors import InputError
-
-if TYPE_CHECKING:
-    from PIL import Image
-
+from mmeff.errors import InputError, whole, within
 
 @dataclass(frozen=True)
 class Affine:
@@ -73,15 +70,18 @@ def read_image(
 ) -> Tensor:
     """Decode an image and bring it to size (H, W): its largest central part of that shape, resized (bilinear).
 
-    item     the path of a file of any kind that Pillow reads (turned as its EXIF says, transparency over white,
-             16 bits cut to 8), or a uint8 array (h, w) or (h, w, 1 | 3)
+    item     the path of a file of any kind that Pillow reads (see `mmeff.data.image_file.read_pixels`), or a uint8
+             array (h, w) or (h, w, 1 | 3)
     augment  random changes, drawn from the global generators of `random`, numpy and torch
 
     Returns float32 (channels, H, W) in [0, 1]. InputError if the file is no image, or a broken one.
     """
     from torchvision.transforms.v2 import functional as tv
 
-    image = _decode(item, channels) if isinstance(item, str | os.PathLike) else _from_array(item, channels)
+    if isinstance(item, str | os.PathLike):
+        image = _as_tensor(read_pixels(item, channels), channels)
+    else:
+        image = _as_tensor(np.array(item), channels)  # a copy, which torch may write to
     h, w = image.shape[1:]
     H, W = size
     if augment is not None and augment.random_resized_crop is not None:
@@ -103,48 +103,10 @@ def read_image(
     return image
 
 
-def _decode(path: str | os.PathLike[str], channels: int) -> Tensor:
-    """uint8 (C, h, w)."""
-    from PIL import Image, ImageOps, UnidentifiedImageError
-
-    if not os.path.exists(path):
-        raise InputError(f"{path} is not found")
-    if not os.path.getsize(path):
-        raise InputError(f"{path} is empty: it has no bytes. Replace it or take it out")
-    try:
-        with Image.open(path) as file:
-            image = ImageOps.exif_transpose(file)
-            image.load()
-            return _from_array(np.array(_as_rgb_or_grey(image, channels)), channels)
-    except InputError as error:
-        raise InputError(f"{path}: {error}") from None
-    # Pillow's decoders raise whatever a broken file makes them trip over: OSError, SyntaxError, struct.error...
-    except Exception as error:
-        reason = "its kind is unknown" if isinstance(error, UnidentifiedImageError) else error
-        raise InputError(f"{path} is not an image that can be read: {reason}. Replace it or take it out") from None
-
-
-def _as_rgb_or_grey(image: "Image.Image", channels: int) -> "Image.Image":
-    from PIL import Image
-
-    if image.mode == "F" or image.mode.startswith("I"):
-        values = np.asarray(image).astype(np.float64)
-        top = 1.0 if image.mode == "F" else 65535.0
-        if not (values.min() >= 0 and values.max() <= top):
-            raise InputError(f"its values reach from {values.min():g} to {values.max():g}, outside 0 to {top:g}")
-        image = Image.fromarray((values * (255 / top)).round().astype(np.uint8))
-    if image.has_transparency_data:
-        image = image.convert("RGBA")
-        white = Image.new("RGBA", image.size, "white")
-        image = Image.alpha_composite(white, image)
-    return image.convert("RGB" if channels == 3 else "L")
-
-
-def _from_array(array: Any, channels: int) -> Tensor:
+def _as_tensor(array: np.ndarray, channels: int) -> Tensor:
     """uint8 (h, w) or (h, w, 1 | 3) -> uint8 (channels, h, w)."""
     from torchvision.transforms.v2 import functional as tv
 
-    array = np.array(array)  # a copy, which torch may write to
     if array.ndim == 2:
         array = array[..., None]
     if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] not in (1, 3) or array.size == 0:
@@ -285,7 +247,7 @@ class ImageData(ClassificationData):
 
 def _size_of_first(examples: Examples) -> tuple[int, int]:
     item = examples.items[0]
-    H, W = _decode(item, 3).shape[1:] if isinstance(item, str | os.PathLike) else np.shape(item)[:2]
+    H, W = image_size(item) if isinstance(item, str | os.PathLike) else np.shape(item)[:2]
     if max(H, W) > 512:
         raise InputError(f"size is not given and the first image, {examples.ids[0]}, has {H} x {W} pixels: give a size")
     return H, W
