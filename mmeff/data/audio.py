@@ -12,10 +12,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from mmeff.data.audio_file import levelled, name_of, peak_of, read_samples
 from mmeff.data.base import ClassificationData, Part, make_part
 from mmeff.data.examples import Source
 from mmeff.data.splits import SplitRule
-from mmeff.errors import InputError
+from mmeff.errors import InputError, whole, within
 
 #: Seconds of the shortest sound: one window of a spectrogram.
 SHORTEST = 0.025
@@ -38,8 +39,8 @@ class AudioAugment:
     noise: float = 0.0
 
     def __post_init__(self) -> None:
-        if not 0 <= self.speed < 1 or min(self.shift, self.gain_db, self.noise) < 0:
-            raise InputError(f"{self}: nothing may be negative, and speed must be less than 1")
+        within("[0, 1)", speed=self.speed)
+        within("[0, inf)", shift=self.shift, gain_db=self.gain_db, noise=self.noise)
 
 
 def read_audio(item: Any, sample_rate: int, samples: int, augment: AudioAugment | None = None) -> Tensor:
@@ -50,32 +51,30 @@ def read_audio(item: Any, sample_rate: int, samples: int, augment: AudioAugment 
     augment  random changes, drawn from the global generators of `random` and torch; also cuts at a random place
              instead of the middle
 
+    Full scale is 1, for integers that of their type: int16 figures are divided by 32768, int32 by 2^31, uint8 are
+    (x - 128) / 128. Floating-point samples beyond 1 have no full scale: the sound is divided by its peak, the largest
+    absolute sample of all channels over the whole file or waveform, so that every cut has the same factor, and a
+    warning says so once. To know the peak, a float WAV longer than the cut is read through the first time; a lossy file
+    (ogg, mp3) only where the cut itself goes beyond 1. What augmentation or resampling lift beyond 1 is clipped.
+
     Returns float32 (S,) in [-1, 1], 1 <= S <= samples. InputError if the file is no sound, or a broken one, or shorter
-    than 25 ms.
+    than 25 ms, or has samples that are not finite.
     """
     # A slower sound is longer: fewer samples of the file fill the clip.
     speed = 1.0 if augment is None else random.uniform(1 - augment.speed, 1 + augment.speed)
     seconds = samples / sample_rate * speed
     place = 0.5 if augment is None else random.random()
     if isinstance(item, str | os.PathLike):
-        wave, rate = _decode(item, seconds, place)
+        wave, rate = read_samples(item, seconds, place)
     else:
-        wave, rate = np.asarray(item[0]), int(item[1])
-        if wave.dtype.kind != "f" or wave.ndim not in (1, 2):
-            raise InputError(f"a waveform is {wave.dtype} {wave.shape}; it must be float (S,) or (S, channels)")
-        wave = wave.astype(np.float32)
-        wave = _cut(wave.reshape(len(wave), -1), round(seconds * rate), place)
-    name = item if isinstance(item, str | os.PathLike) else f"a waveform {np.shape(item[0])}"
-    if len(wave) == 0:
-        raise InputError(f"{name} is empty: it has no samples. Replace it or take it out")
-    if not np.isfinite(wave).all():
-        raise InputError(f"{name} has samples that are not numbers (NaN or infinite)")
+        wave, rate = _from_pair(item)
+        wave = _cut(levelled(wave, peak_of(wave), item).reshape(len(wave), -1), round(seconds * rate), place)
     mono = torch.from_numpy(np.ascontiguousarray(wave.mean(axis=1)))
-    mono = _resample(mono, rate, sample_rate, name)
+    mono = _resample(mono, rate, sample_rate, item)
     if len(mono) < min(samples, int(SHORTEST * sample_rate)):
         raise InputError(
-            f"{name} lasts {1000 * len(wave) / rate:.1f} ms, less than one window of {1000 * SHORTEST:.0f} ms: "
-            "take it out, or give a longer recording"
+            f"{name_of(item)} lasts {1000 * len(wave) / rate:.1f} ms, less than one window of {1000 * SHORTEST:.0f} "
+            "ms: take it out, or give a longer recording"
         )
     if speed != 1.0:
         mono = F.interpolate(mono[None, None], size=max(1, round(len(mono) / speed)), mode="linear")[0, 0]
@@ -85,25 +84,30 @@ def read_audio(item: Any, sample_rate: int, samples: int, augment: AudioAugment 
     return mono.clamp(-1, 1)
 
 
-def _decode(path: str | os.PathLike[str], seconds: float, place: float) -> tuple[np.ndarray, int]:
-    """At most `seconds` of a file, cut at `place` (0 first, 1 last): float32 (S, channels), and its sample rate."""
-    import soundfile
+#: Offset and full scale of integer samples, as in WAV files.
+SCALES = {"int16": (0, 2**15), "int32": (0, 2**31), "uint8": (128, 2**7)}
 
-    if not os.path.exists(path):
-        raise InputError(f"{path} is not found")
-    if not os.path.getsize(path):
-        raise InputError(f"{path} is empty: it has no bytes. Replace it or take it out")
-    try:
-        with soundfile.SoundFile(os.fspath(path)) as file:
-            wanted = round(seconds * file.samplerate)
-            if file.frames > wanted:
-                file.seek(int((file.frames - wanted) * place))
-            return file.read(min(max(wanted, 1), file.frames), dtype="float32", always_2d=True), file.samplerate
-    except (soundfile.SoundFileError, OverflowError, MemoryError, ValueError) as error:
-        reason = getattr(error, "error_string", error)  # libsndfile's own words; the whole error repeats the path
+
+def _from_pair(item: Any) -> tuple[np.ndarray, int]:
+    """(waveform, rate) -> float32 (S,) or (S, channels), integers at their full scale, and the rate."""
+    if not isinstance(item, tuple | list) or len(item) != 2:
+        raise InputError(f"a sound is a {type(item).__name__}; it must be a path or a pair (waveform, sample rate)")
+    wave, rate = np.asarray(item[0]), item[1]
+    if wave.ndim not in (1, 2) or wave.size == 0 or (wave.dtype.kind != "f" and wave.dtype.name not in SCALES):
         raise InputError(
-            f"{path} is not a sound that can be read: {str(reason).rstrip('.')}. Replace it or take it out"
-        ) from None
+            f"a waveform is {wave.dtype} {wave.shape}; it must be float, int16, int32 or uint8, "
+            "of shape (S,) or (S, channels)"
+        )
+    try:
+        rate = int(rate)
+    except (TypeError, ValueError, OverflowError):
+        rate = 0
+    if rate < 1:
+        raise InputError(f"a waveform has a sample rate of {item[1]!r}; it must be 1 Hz at least, such as 16000")
+    if wave.dtype.kind == "f":
+        return wave.astype(np.float32), rate
+    zero, scale = SCALES[wave.dtype.name]
+    return (wave.astype(np.float32) - zero) / scale, rate
 
 
 def _cut(wave: np.ndarray, wanted: int, place: float) -> np.ndarray:
@@ -111,11 +115,13 @@ def _cut(wave: np.ndarray, wanted: int, place: float) -> np.ndarray:
     return wave[start : start + max(wanted, 1)]
 
 
-def _resample(wave: Tensor, rate: int, wanted: int, name: Any) -> Tensor:
+def _resample(wave: Tensor, rate: int, wanted: int, item: Any) -> Tensor:
     if rate == wanted:
         return wave
     if not wanted / 64 <= rate <= wanted * 64:
-        raise InputError(f"{name} has a sample rate of {rate} Hz, too far from {wanted} Hz: is its header broken?")
+        raise InputError(
+            f"{name_of(item)} has a sample rate of {rate} Hz, too far from {wanted} Hz: is its header broken?"
+        )
     # torchaudio's filter bank has wanted x rate entries, in lowest terms: 44099 to 16000 Hz would take gigabytes.
     # A ratio of numbers to 1000 is exact for all common rates, and off by 0.05 % at most, a hundredth of a semitone.
     ratio = Fraction(rate, wanted).limit_denominator(1000)
@@ -176,10 +182,8 @@ class AudioData(ClassificationData):
         seed: int = 0,
     ):
         super().__init__(num_workers, seed)
-        if sample_rate < 1:
-            raise InputError(f"data.sample_rate is {sample_rate}; it must be 1 Hz at least, such as 16000")
-        if seconds < SHORTEST:
-            raise InputError(f"data.seconds is {seconds}; sounds need {SHORTEST} at least, one window")
+        whole(1, sample_rate=sample_rate, batch_size=batch_size)
+        within(f"[{SHORTEST}, inf)", seconds=seconds)
         self.source, self.sample_rate, self.seconds = source, sample_rate, seconds
         self.augment = augment or AudioAugment()
         self.batch_size, self.split = batch_size, split

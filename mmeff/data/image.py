@@ -19,6 +19,7 @@ from mmeff.data.image_file import image_size, read_pixels
 from mmeff.data.splits import SplitRule
 from mmeff.errors import InputError, whole, within
 
+
 @dataclass(frozen=True)
 class Affine:
     """A random affine map, each figure drawn evenly; what comes in from outside the image is 0.
@@ -32,6 +33,10 @@ class Affine:
     degrees: float = 0.0
     translate: float = 0.0
     scale: float = 0.0
+
+    def __post_init__(self) -> None:
+        within("[0, inf)", degrees=self.degrees)
+        within("[0, 1)", translate=self.translate, scale=self.scale)
 
 
 @dataclass(frozen=True)
@@ -57,12 +62,12 @@ class ImageAugment:
 
     def __post_init__(self) -> None:
         area = self.random_resized_crop
-        if area is not None and not 0 < area[0] <= area[1] <= 1:
-            raise InputError(f"random_resized_crop is {area}; it must be two rising fractions of the area, in (0, 1]")
-        if self.crop_padding < 0 or not 0 <= self.erase <= 1:
-            raise InputError(f"crop_padding {self.crop_padding} must not be negative, erase {self.erase} be in [0, 1]")
-        if self.affine is not None and not (0 <= self.affine.scale < 1 and 0 <= self.affine.translate < 1):
-            raise InputError(f"{self.affine}: scale and translate must be in [0, 1)")
+        if area is not None:
+            within("(0, 1]", random_resized_crop=area)
+            if len(area) != 2 or area[0] > area[1]:
+                raise InputError(f"random_resized_crop is {area}; it must be two rising fractions of the area")
+        whole(0, crop_padding=self.crop_padding)
+        within("[0, 1]", erase=self.erase)
 
 
 def read_image(
@@ -223,9 +228,12 @@ class ImageData(ClassificationData):
         seed: int = 0,
     ):
         super().__init__(num_workers, seed)
-        size = (size, size) if isinstance(size, int) else size
-        if size is not None and (len(size) != 2 or min(size) < 1):
-            raise InputError(f"size is {size}; it must be a height and a width of 1 at least")
+        if size is not None:
+            whole(1, size=size)
+            size = (size, size) if isinstance(size, int) else size
+            if len(size) != 2:
+                raise InputError(f"size is {size}; it must be a height and a width")
+        whole(1, batch_size=batch_size)
         if channels not in (1, 3, None):
             raise InputError(f"channels is {channels!r}; it must be 1 (grey) or 3 (colour)")
         self.source, self.size, self.channels, self.augment = source, size, channels, augment
