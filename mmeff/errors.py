@@ -53,7 +53,7 @@ def _entries(value: Any) -> list[Any]:
     return [value] if not isinstance(value, list | tuple) else list(value) or [None]
 
 
-def shown(path: str | bytes | os.PathLike[Any]) -> str:
+def spelled(path: str | bytes | os.PathLike[Any]) -> str:
     """A path as text of one line: bytes that are not UTF-8 and control characters as "\\xe9", "\\n"."""
     text = os.fsencode(path).decode(errors="backslashreplace")
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

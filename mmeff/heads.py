@@ -7,6 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from mmeff.errors import whole, within
 from mmeff.tokens import Tokens, valid_mask
 
 __all__ = ["AttentionPool", "Head", "MaxPool", "MeanPool", "Pool", "TokenPool"]
@@ -24,6 +25,7 @@ class MeanPool(Pool):
 
     def __init__(self, dim: int):
         super().__init__()
+        whole(1, dim=dim)
 
     def forward(self, tokens: Tokens) -> Tensor:
         x, _, lengths = tokens
@@ -38,6 +40,7 @@ class MaxPool(Pool):
 
     def __init__(self, dim: int):
         super().__init__()
+        whole(1, dim=dim)
 
     def forward(self, tokens: Tokens) -> Tensor:
         x, _, lengths = tokens
@@ -54,6 +57,7 @@ class TokenPool(Pool):
 
     def __init__(self, dim: int, at: Literal["first", "middle", "last"] = "last"):
         super().__init__()
+        whole(1, dim=dim)
         self.at = at
 
     def forward(self, tokens: Tokens) -> Tensor:
@@ -69,8 +73,9 @@ class AttentionPool(Pool):
 
     def __init__(self, dim: int, heads: int = 4):
         super().__init__()
+        whole(1, dim=dim, heads=heads)
         if dim % heads:
-            raise ValueError(f"width {dim} does not divide into {heads} heads")
+            raise ValueError(f"dim {dim} does not divide into {heads} heads")
         self.query = nn.Parameter(torch.randn(heads, dim) * dim**-0.5)
         self.value = nn.Linear(dim, dim)
 
@@ -89,6 +94,8 @@ class Head(nn.Module):
 
     def __init__(self, dim: int, classes: int, pool: Callable[[int], Pool] = MeanPool, dropout: float = 0.0):
         super().__init__()
+        whole(1, dim=dim, classes=classes)
+        within("[0, 1)", dropout=dropout)
         self.pool = pool(dim)
         self.dropout = nn.Dropout(dropout)
         self.linear = nn.Linear(dim, classes)

@@ -7,6 +7,7 @@ from typing import Any, Literal
 from torch import Tensor, nn
 from torch.utils.checkpoint import CheckpointPolicy, checkpoint, create_selective_checkpoint_contexts
 
+from mmeff.errors import whole, within
 from mmeff.feedforward import ChannelMixer
 from mmeff.mixers import Mixer
 from mmeff.norm import LayerNorm
@@ -24,6 +25,8 @@ class Block(nn.Module):
         super().__init__()
         from timm.layers.drop import DropPath
 
+        whole(1, dim=dim)
+        within("[0, 1)", drop_path=drop_path)
         self.norm1, self.mixer = LayerNorm(dim), mixer
         self.norm2, self.channel = (None, None) if channel is None else (LayerNorm(dim), channel)
         self.drop = DropPath(drop_path) if drop_path else nn.Identity()

@@ -4,6 +4,7 @@ from torch import nn
 
 from mmeff.backbones.base import Backbone
 from mmeff.backbones.block import Block, Channels, Mixers, run
+from mmeff.errors import InputError, whole, within
 from mmeff.feedforward import MLP
 from mmeff.mixers import Attention
 from mmeff.tokens import Tokens
@@ -32,14 +33,15 @@ class Isotropic(Backbone):
                 and of attention.
         """
         super().__init__()
+        whole(1, dim=dim, depth=depth)
+        within("[0, 1)", drop_path=drop_path)
         self.in_dim = self.out_dim = dim
         self.recompute = recompute
         mixers = mixer if isinstance(mixer, list) else [mixer]
         channels = channel if isinstance(channel, list) else [channel]
-        if depth < 1 or not mixers or not channels:
-            raise ValueError(
-                f"a backbone needs a depth of 1 or more, and lists of mixers and channel mixers need one, "
-                f"got depth = {depth}, {len(mixers)} mixers, {len(channels)} channel mixers"
+        if not mixers or not channels:
+            raise InputError(
+                f"a backbone has {len(mixers)} mixers and {len(channels)} channel mixers; a list of them needs one"
             )
         self.blocks = nn.ModuleList()
         for i in range(depth):

@@ -8,6 +8,7 @@ from torch import nn
 
 from mmeff.backbones.base import Backbone
 from mmeff.backbones.block import Block, Channels, Mixers, run
+from mmeff.errors import whole, within
 from mmeff.feedforward import MLP
 from mmeff.mixers import Attention
 from mmeff.tokens import Tokens, zero_padding
@@ -80,6 +81,8 @@ class Pyramid(Backbone):
                 and of attention.
         """
         super().__init__()
+        whole(1, dims=dims, depths=depths)
+        within("[0, 1)", drop_path=drop_path)
         mixers = mixer if isinstance(mixer, list) else [mixer] * len(dims)
         channels = channel if isinstance(channel, list) else [channel] * len(dims)
         if not len(dims) == len(depths) == len(mixers) == len(channels):

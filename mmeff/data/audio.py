@@ -40,7 +40,8 @@ class AudioAugment:
 
     def __post_init__(self) -> None:
         within("[0, 1)", speed=self.speed)
-        within("[0, inf)", shift=self.shift, gain_db=self.gain_db, noise=self.noise)
+        within("[0, inf)", shift=self.shift, noise=self.noise)
+        within("[0, 200]", gain_db=self.gain_db)  # more than float32 spans
 
 
 def read_audio(item: Any, sample_rate: int, samples: int, augment: AudioAugment | None = None) -> Tensor:
@@ -182,7 +183,7 @@ class AudioData(ClassificationData):
         seed: int = 0,
     ):
         super().__init__(num_workers, seed)
-        whole(1, sample_rate=sample_rate, batch_size=batch_size)
+        whole(1, sample_rate=sample_rate)
         within(f"[{SHORTEST}, inf)", seconds=seconds)
         self.source, self.sample_rate, self.seconds = source, sample_rate, seconds
         self.augment = augment or AudioAugment()

@@ -11,7 +11,7 @@ import numpy as np
 
 from mmeff.data.files import check_file, unreadable
 from mmeff.data.unsized import mp3_counts, sized
-from mmeff.errors import InputError, shown
+from mmeff.errors import InputError, spelled
 
 if TYPE_CHECKING:
     from soundfile import SoundFile
@@ -59,7 +59,7 @@ def read_samples(path: Path, seconds: float, place: float) -> tuple[np.ndarray, 
         if wave is None or len(wave) < min(wanted, frames):
             whole = _survey(*stamp)
             if not whole.frames:
-                raise InputError(f"{shown(path)} is empty: it has no samples. Replace it or take it out")
+                raise InputError(f"{spelled(path)} is empty: it has no samples. Replace it or take it out")
             rate = whole.rate
             wanted = max(round(seconds * rate), 1)
             wave = _from_the_beginning(stamp[0], int(max(0, whole.frames - wanted) * place), wanted)
@@ -102,7 +102,7 @@ def levelled(wave: np.ndarray, peak: float, item: Any) -> np.ndarray:
 
 def name_of(item: Any) -> str:
     """A file, or a pair (waveform, sample rate), in messages."""
-    return shown(item) if isinstance(item, str | os.PathLike) else f"a waveform {np.shape(item[0])}"
+    return spelled(item) if isinstance(item, str | os.PathLike) else f"a waveform {np.shape(item[0])}"
 
 
 def _counts(file: "SoundFile", stamp: tuple[bytes, int, int]) -> bool:
@@ -123,7 +123,7 @@ def _survey(path: bytes, size: int, changed: int) -> Whole:
             frames, peak = frames + len(block), float(np.maximum(peak, peak_of(block)))  # NaN stays
         if frames < 0.99 * file.frames and file.frames < 2**40 and file.name == path:
             warnings.warn(
-                f"{shown(path)} ends after {frames / file.samplerate:.2f} s, where its header promises "
+                f"{spelled(path)} ends after {frames / file.samplerate:.2f} s, where its header promises "
                 f"{file.frames / file.samplerate:.2f} s: it is read as far as it goes",
                 stacklevel=2,
             )

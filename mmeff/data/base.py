@@ -14,7 +14,7 @@ from mmeff.data.examples import Examples
 from mmeff.data.loader import ResumableLoader, Signals
 from mmeff.data.raw import read_raw
 from mmeff.data.splits import AsGiven, SplitRule, class_names
-from mmeff.errors import InputError
+from mmeff.errors import InputError, whole
 from mmeff.spec import DataSpec
 
 
@@ -146,8 +146,7 @@ def make_part(
     """Divide examples and number their labels. `read` reads training items; None reads them as all others."""
     if len(examples) == 0:
         raise InputError("the source has no examples")
-    if batch_size < 1:
-        raise InputError(f"batch_size is {batch_size}; it must be 1 at least")
+    whole(1, batch_size=batch_size)
     division = (split or AsGiven()).divide(examples)
     classes = class_names(examples, division)
     number = {name: k for k, name in enumerate(classes)}

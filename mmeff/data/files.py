@@ -4,7 +4,7 @@ import os
 import stat
 from typing import Any
 
-from mmeff.errors import InputError, shown
+from mmeff.errors import InputError, spelled
 
 
 def check_file(path: str | os.PathLike[Any]) -> os.stat_result:
@@ -12,15 +12,15 @@ def check_file(path: str | os.PathLike[Any]) -> os.stat_result:
     try:
         found = os.stat(path)
     except FileNotFoundError:
-        raise InputError(f"{shown(path)} is not found") from None
+        raise InputError(f"{spelled(path)} is not found") from None
     except (OSError, ValueError) as error:  # a loop of links, a name that is too long, NUL in a name
-        raise InputError(f"{shown(path)} cannot be opened: {getattr(error, 'strerror', None) or error}") from None
+        raise InputError(f"{spelled(path)} cannot be opened: {getattr(error, 'strerror', None) or error}") from None
     if stat.S_ISDIR(found.st_mode):
-        raise InputError(f"{shown(path)} is a folder, not a file: give the files in it")
+        raise InputError(f"{spelled(path)} is a folder, not a file: give the files in it")
     if not stat.S_ISREG(found.st_mode):
-        raise InputError(f"{shown(path)} is not a regular file but a pipe, a socket or a device: copy it into a file")
+        raise InputError(f"{spelled(path)} is not a regular file but a pipe, a socket or a device: copy it into a file")
     if not found.st_size:
-        raise InputError(f"{shown(path)} is empty: it has no bytes. Replace it or take it out")
+        raise InputError(f"{spelled(path)} is empty: it has no bytes. Replace it or take it out")
     return found
 
 
@@ -29,4 +29,4 @@ def unreadable(path: str | os.PathLike[Any], kind: str, error: BaseException | s
     if isinstance(error, PermissionError | IsADirectoryError):
         error = error.strerror or ""
     reason = str(error).strip().rstrip(".") or type(error).__name__
-    return InputError(f"{shown(path)} is not {kind} that can be read: {reason}. Replace it or take it out")
+    return InputError(f"{spelled(path)} is not {kind} that can be read: {reason}. Replace it or take it out")

@@ -233,7 +233,6 @@ class ImageData(ClassificationData):
             size = (size, size) if isinstance(size, int) else size
             if len(size) != 2:
                 raise InputError(f"size is {size}; it must be a height and a width")
-        whole(1, batch_size=batch_size)
         if channels not in (1, 3, None):
             raise InputError(f"channels is {channels!r}; it must be 1 (grey) or 3 (colour)")
         self.source, self.size, self.channels, self.augment = source, size, channels, augment

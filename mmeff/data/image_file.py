@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mmeff.data.files import check_file, unreadable
-from mmeff.errors import InputError, shown
+from mmeff.errors import InputError, spelled
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -37,9 +37,9 @@ def read_pixels(path: str | os.PathLike[Any], channels: int) -> np.ndarray:
                 raise
             return mended
     except InputError as error:
-        raise InputError(f"{shown(path)}: {error}") from None
+        raise InputError(f"{spelled(path)}: {error}") from None
     except MemoryError:
-        raise InputError(f"{shown(path)} needs more memory than there is: make the image smaller") from None
+        raise InputError(f"{spelled(path)} needs more memory than there is: make the image smaller") from None
     except Exception as error:
         raise _refusal(path, error) from None
 
@@ -61,9 +61,8 @@ def _refusal(path: str | os.PathLike[Any], error: Exception) -> InputError:
     from PIL import Image, UnidentifiedImageError
 
     if isinstance(error, Image.DecompressionBombError):
-        limit = 2 * (Image.MAX_IMAGE_PIXELS or 0)
         return InputError(
-            f"{shown(path)} is too large: {str(error).split(',')[0]} (twice PIL.Image.MAX_IMAGE_PIXELS = {limit // 2}, "
+            f"{spelled(path)} is too large: {str(error).split(',')[0]} (twice PIL.Image.MAX_IMAGE_PIXELS, "
             "against files that fill the memory). Make the image smaller or take it out"
         )
     if isinstance(error, UnidentifiedImageError):

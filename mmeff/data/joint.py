@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from mmeff.data.base import ClassificationData, Part
-from mmeff.errors import InputError
+from mmeff.errors import InputError, whole
 
 
 class JointData(ClassificationData):
@@ -38,8 +38,7 @@ class JointData(ClassificationData):
         for name, count in (passes or {}).items():
             if name not in parts:
                 raise InputError(f"JointData: passes names {name!r}; the parts are {', '.join(parts)}")
-            if count < 1:
-                raise InputError(f"JointData: passes of {name!r} is {count}; it must be 1 at least")
+            whole(1, **{f"passes of {name!r}": count})
         self.modules, self.passes = dict(parts), dict(passes or {})
 
     def load(self) -> dict[str, Part]:

@@ -7,7 +7,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 
 from mmeff.data.examples import Examples
-from mmeff.errors import InputError
+from mmeff.errors import InputError, within
 
 Division = dict[str, list[int]]
 
@@ -191,5 +191,7 @@ def _require(division: Division, names: list[str]) -> Division:
 
 
 def _check_fractions(*fractions: float) -> None:
-    if min(fractions) < 0 or sum(fractions) >= 1:
-        raise InputError(f"the split's fractions {fractions} must not be negative, and leave something to train on")
+    for fraction in fractions:
+        within("[0, 1)", **{"a fraction of the split (val, test)": fraction})
+    if sum(fractions) >= 1:
+        raise InputError(f"the split's fractions {fractions} must leave something to train on")

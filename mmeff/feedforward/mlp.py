@@ -3,12 +3,15 @@
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mmeff.errors import whole, within
 from mmeff.feedforward.base import ChannelMixer
 from mmeff.widths import aligned
 
 
 def hidden_width(dim: int, ratio: float) -> int:
     """ratio * dim, rounded up to a multiple of 8. ValueError if it is less than one channel."""
+    whole(1, dim=dim)
+    within("(0, inf)", ratio=ratio)
     hidden = int(ratio * dim)
     if hidden < 1:
         raise ValueError(f"ratio {ratio} of dim {dim} leaves no hidden channel")
@@ -26,6 +29,7 @@ class MLP(ChannelMixer):
             dropout: probability of dropping a hidden channel in training.
         """
         super().__init__()
+        within("[0, 1)", dropout=dropout)
         hidden = hidden_width(dim, ratio)
         self.expand = nn.Linear(dim, hidden)
         self.dropout = nn.Dropout(dropout)
@@ -49,6 +53,7 @@ class SwiGLU(ChannelMixer):
             dropout: probability of dropping a hidden channel in training.
         """
         super().__init__()
+        within("[0, 1)", dropout=dropout)
         hidden = hidden_width(dim, ratio)
         self.expand = nn.Linear(dim, 2 * hidden, bias=False)
         self.dropout = nn.Dropout(dropout)

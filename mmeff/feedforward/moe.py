@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor, nn
 
+from mmeff.errors import whole, within
 from mmeff.feedforward.base import ChannelMixer
 from mmeff.feedforward.mlp import MLP
 from mmeff.tokens import valid_mask
@@ -29,7 +30,9 @@ class MoE(ChannelMixer):
             balance: weight of the balancing loss.
         """
         super().__init__()
-        if not 1 <= top_k <= experts:
+        whole(1, dim=dim, experts=experts, top_k=top_k)
+        within("[0, inf)", balance=balance)
+        if top_k > experts:
             raise ValueError(f"top_k {top_k} must lie between 1 and the number of experts {experts}")
         self.top_k = top_k
         self.balance = balance

@@ -2,6 +2,7 @@
 
 from torch import Tensor, nn
 
+from mmeff.errors import within
 from mmeff.mixers.base import Mixer
 from mmeff.mixers.heads import attend, count_heads, merge_heads, split_heads
 from mmeff.mixers.rotary import rotate
@@ -26,6 +27,7 @@ class Attention(Mixer):
             dropout: probability of dropping an attention weight in training.
         """
         super().__init__()
+        within("[0, 1)", dropout=dropout)
         self.causal = causal
         self.rotary = rotary
         self.dropout = dropout

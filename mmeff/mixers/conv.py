@@ -3,6 +3,16 @@
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mmeff.errors import InputError, whole
+
+
+def odd(**sizes: int) -> None:
+    """InputError for the first size that is not odd and positive: only such a convolution is centred."""
+    whole(1, **sizes)
+    for name, size in sizes.items():
+        if size % 2 == 0:
+            raise InputError(f"{name} is {size}; it must be odd")
+
 
 class GridConv(nn.Module):
     """Depthwise convolution over the grid, centred, zeros outside: (B, L, D) -> (B, L, D).
@@ -13,8 +23,8 @@ class GridConv(nn.Module):
 
     def __init__(self, dim: int, kernel: int) -> None:
         super().__init__()
-        if kernel < 1 or kernel % 2 == 0:
-            raise ValueError(f"kernel must be odd and positive, not {kernel}")
+        whole(1, dim=dim)
+        odd(kernel=kernel)
         self.conv = nn.Conv2d(dim, dim, kernel, padding=kernel // 2, groups=dim)
 
     def forward(self, x: Tensor, grid: tuple[int, ...]) -> Tensor:

@@ -4,6 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mmeff.errors import whole, within
 from mmeff.mixers.base import Mixer
 from mmeff.mixers.conv import GridConv
 from mmeff.tokens import zero_padding
@@ -27,6 +28,8 @@ class GatedConv(Mixer):
             conv_ratio: channels that are convolved, as a multiple of dim.
         """
         super().__init__()
+        whole(1, dim=dim)
+        within("(0, inf)", expand=expand, conv_ratio=conv_ratio)
         hidden, convolved = aligned(int(expand * dim)), int(conv_ratio * dim)
         if not 1 <= convolved <= hidden:
             raise ValueError(

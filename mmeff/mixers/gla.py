@@ -4,6 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mmeff.errors import whole, within
 from mmeff.mixers.base import Mixer
 from mmeff.mixers.conv import GridConv
 from mmeff.mixers.heads import count_heads
@@ -53,12 +54,11 @@ class GLA(Mixer):
         self.causal = causal
         self.heads = H = count_heads(dim, head_dim)
         V = dim // H
+        whole(1, rank=rank)
+        within("(0, inf)", expand_k=expand_k)
         self.features = K = int(expand_k * V)
-        if K < 1 or rank < 1:
-            raise ValueError(
-                f"expand_k {expand_k} gives {K} queries and keys to a head of {V} values, and rank is {rank}: both "
-                "must be at least 1"
-            )
+        if K < 1:
+            raise ValueError(f"expand_k {expand_k} gives no queries and keys to a head of {V} values")
         self.conv = GridConv(dim, kernel) if local else None
         self.sizes = (H * K, H * K, dim, dim, rank)
         self.in_proj = nn.Linear(dim, sum(self.sizes))

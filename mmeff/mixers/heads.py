@@ -4,17 +4,29 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from mmeff.errors import whole, within
+
 #: Not cuDNN's, torch's first choice on Hopper: its backward pass gives NaN for q where L % 128 == 64 and a row's
 #: logits are strongly negative (pytorch issue 196678; met while training on 64 tokens).
 BACKENDS = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
 
 
-def count_heads(dim: int, head_dim: int) -> int:
+def count_heads(dim: int, head_dim: int, name: str = "dim") -> int:
     """dim / head_dim, one head if dim is smaller. ValueError if it does not divide."""
+    whole(1, **{name: dim, "head_dim": head_dim})
     head_dim = min(head_dim, dim)
-    if head_dim < 1 or dim % head_dim:
-        raise ValueError(f"head_dim {head_dim} does not divide dim {dim}")
+    if dim % head_dim:
+        raise ValueError(f"head_dim {head_dim} does not divide {name} {dim}")
     return dim // head_dim
+
+
+def inner_width(dim: int, expand: float) -> int:
+    """expand * dim, rounded down. ValueError if that is less than one channel."""
+    whole(1, dim=dim)
+    within("(0, inf)", expand=expand)
+    if expand * dim < 1:
+        raise ValueError(f"expand {expand} of dim {dim} leaves no inner channel")
+    return int(expand * dim)
 
 
 def split_heads(x: Tensor, heads: int, parts: int = 1) -> tuple[Tensor, ...]:

@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mmeff.errors import within
 from mmeff.mixers.base import Mixer
 from mmeff.mixers.heads import count_heads
 from mmeff.norm import RMSNorm
@@ -33,8 +34,7 @@ class HGRN2(Mixer):
             causal: whether a token sees only itself and those before it, in row-major order.
         """
         super().__init__()
-        if not 0 <= lower_bound < 1:
-            raise ValueError(f"lower_bound must be at least 0 and less than 1, not {lower_bound}")
+        within("[0, 1)", lower_bound=lower_bound)
         self.causal = causal
         self.lower_bound = lower_bound
         self.heads = count_heads(dim, head_dim)

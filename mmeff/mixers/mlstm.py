@@ -6,7 +6,7 @@ from torch.nn.functional import logsigmoid, silu
 
 from mmeff.mixers.base import Mixer
 from mmeff.mixers.conv import GridConv
-from mmeff.mixers.heads import count_heads
+from mmeff.mixers.heads import count_heads, inner_width
 from mmeff.norm import HeadNorm
 from mmeff.tokens import valid_mask, zero_padding
 from mmeff_kernels.decay import decay_attention
@@ -36,11 +36,9 @@ class MLSTM(Mixer):
             reverse: run from the last token to the first.
         """
         super().__init__()
-        E = int(expand * dim)
-        if E < 1:
-            raise ValueError(f"expand {expand} of dim {dim} gives {E} inner channels: at least 1 must be")
+        E = inner_width(dim, expand)
         self.reverse = reverse
-        self.heads = H = count_heads(E, head_dim)
+        self.heads = H = count_heads(E, head_dim, "expand * dim")
         K = E // H
         self.in_proj = nn.Linear(dim, 2 * E, bias=False)  # no bias: the padding stays zero for the convolution
         self.conv = GridConv(E, kernel)

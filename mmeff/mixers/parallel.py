@@ -5,6 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from mmeff.errors import whole
 from mmeff.mixers.base import Mixer
 from mmeff.norm import RMSNorm
 
@@ -24,6 +25,7 @@ class Parallel(Mixer):
             mixers: each builds a mixer of that width.
         """
         super().__init__()
+        whole(1, dim=dim)
         if not mixers:
             raise ValueError("Parallel needs at least one mixer")
         self.mixers = nn.ModuleList(build(dim) for build in mixers)

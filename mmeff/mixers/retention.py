@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mmeff.mixers.base import Mixer
-from mmeff.mixers.heads import count_heads
+from mmeff.mixers.heads import count_heads, inner_width
 from mmeff.mixers.rotary import rotate
 from mmeff.norm import rms_norm
 from mmeff_kernels.decay import decay_attention
@@ -35,12 +35,9 @@ class Retention(Mixer):
         super().__init__()
         self.causal = causal
         self.heads = count_heads(dim, head_dim)
-        E = int(expand * dim)
-        if E < 1 or E % self.heads:
-            raise ValueError(
-                f"expand {expand} of dim {dim} gives {E} values: they must be at least 1, and divide into "
-                f"{self.heads} heads"
-            )
+        E = inner_width(dim, expand)
+        if E % self.heads:
+            raise ValueError(f"expand {expand} of dim {dim} gives {E} values, which {self.heads} heads do not divide")
         self.sizes = (2 * dim, E, E)
         self.in_proj = nn.Linear(dim, sum(self.sizes), bias=False)
         self.out = nn.Linear(E, dim, bias=False)

@@ -4,6 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mmeff.errors import whole
 from mmeff.mixers.base import Mixer
 from mmeff.mixers.heads import count_heads
 from mmeff.mixers.shift import q_shift
@@ -33,9 +34,7 @@ class RWKV6(Mixer):
             decay_rank: rank of what the decay takes from the token.
         """
         super().__init__()
-        for name, rank in {"mix_rank": mix_rank, "decay_rank": decay_rank}.items():
-            if rank < 1:
-                raise ValueError(f"{name} must be at least 1, not {rank}")
+        whole(1, mix_rank=mix_rank, decay_rank=decay_rank)
         self.heads = count_heads(dim, head_dim)
         self.r, self.k, self.v, self.gate = (nn.Linear(dim, dim, bias=False) for _ in range(4))
         self.norm = HeadNorm(self.heads, dim)

@@ -6,8 +6,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mmeff.errors import whole
 from mmeff.mixers.base import Mixer
-from mmeff.mixers.conv import GridConv
+from mmeff.mixers.conv import GridConv, odd
+from mmeff.mixers.heads import inner_width
 from mmeff.mixers.selective_scan import ScanMixer
 from mmeff.norm import LayerNorm
 from mmeff.tokens import zero_padding
@@ -23,6 +25,7 @@ class _GridMixer(Mixer):
 
     def __init__(self, dim: int, E: int, conv: int, gate: bool) -> None:
         super().__init__()
+        odd(conv=conv)
         self.gate = gate
         self.in_proj = nn.Linear(dim, 2 * E if gate else E, bias=False)
         self.conv = GridConv(E, conv)
@@ -96,8 +99,9 @@ class SS2D(_GridMixer):
             routes: orders in which the grid is scanned, as named in `mmeff_kernels.scan2d.orders`.
             dt_rank: rank of the step size's projection; by default dim / 16, rounded up to a multiple of 8.
         """
-        super().__init__(dim, int(expand * dim), conv, gate)
-        self.routes = _Routes(dim, int(expand * dim), routes, state, dt_rank)
+        E = inner_width(dim, expand)
+        super().__init__(dim, E, conv, gate)
+        self.routes = _Routes(dim, E, routes, state, dt_rank)
 
     def scan(self, u: Tensor, grid: tuple[int, int], sizes: Tensor | None) -> Tensor:
         return self.routes(u, grid, sizes)
@@ -130,7 +134,8 @@ class TimeFrequency(_GridMixer):
             gate: multiply by silu of a projection of the tokens.
             dt_rank: rank of the step size's projection; by default dim / 16, rounded up to a multiple of 8.
         """
-        E = int(expand * dim)
+        whole(1, time_state=time_state, frequency_state=frequency_state)
+        E = inner_width(dim, expand)
         super().__init__(dim, E, conv, gate)
         self.time = _Routes(dim, E, ("columns", "columns-reversed"), time_state, dt_rank)
         self.frequency = _Routes(dim, E, ("rows", "rows-reversed"), frequency_state, dt_rank)
@@ -167,7 +172,7 @@ class _Corners(_GridMixer):
                 four, a token does not see all others.
             dt_rank: rank of the step size's projection; by default dim / 16, rounded up to a multiple of 8.
         """
-        E = int(expand * dim)
+        E = inner_width(dim, expand)
         super().__init__(dim, E, conv, gate)
         self.corners = _Corner(dim, E, tuple(corners), state, dt_rank, self.axes_of_step)
 

@@ -7,7 +7,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mmeff.errors import whole
 from mmeff.mixers.base import Mixer
+from mmeff.mixers.heads import inner_width
 from mmeff.widths import aligned
 from mmeff_kernels.selective_scan import selective_scan_routes
 from mmeff_kernels.short_conv import Side, short_conv
@@ -24,10 +26,8 @@ class ScanMixer(Mixer):
 
     def __init__(self, dim: int, E: int, K: int, state: int, dt_rank: int | None, axes_of_step: int = 1) -> None:
         super().__init__()
-        for name, size in {"dim": dim, "expand * dim": E, "state": state, "dt_rank": dt_rank}.items():
-            if size is not None and size < 1:
-                raise ValueError(f"{name} must be at least 1, not {size}")
         R = aligned(math.ceil(dim / 16)) if dt_rank is None else dt_rank
+        whole(1, state=state, dt_rank=R)
         self.sizes = (R, state, state, R, state)[: 1 + 2 * axes_of_step]
         self.x_weight = nn.Parameter(torch.empty(K, sum(self.sizes), E))
         nn.init.trunc_normal_(self.x_weight, std=E**-0.5, a=-2 * E**-0.5, b=2 * E**-0.5)
@@ -63,10 +63,9 @@ class _SelectiveScan(ScanMixer):
     routes: tuple[Literal["forward", "backward"], ...] = ("forward",)
 
     def __init__(self, dim: int, expand: float, state: int, conv: int, dt_rank: int | None) -> None:
-        E = int(expand * dim)
+        E = inner_width(dim, expand)
         super().__init__(dim, E, len(self.routes), state, dt_rank)
-        if conv < 1:
-            raise ValueError(f"conv must be at least 1, not {conv}")
+        whole(1, conv=conv)
         K = len(self.routes)
         self.in_proj = nn.Linear(dim, 2 * E, bias=False)
         self.conv_weight = nn.Parameter(torch.empty(K, E, conv).uniform_(-(conv**-0.5), conv**-0.5))

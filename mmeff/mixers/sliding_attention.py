@@ -4,6 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mmeff.errors import whole
 from mmeff.mixers.base import Mixer
 from mmeff.mixers.heads import attend, count_heads, merge_heads, split_heads
 from mmeff.mixers.rotary import rotate
@@ -28,8 +29,7 @@ class SlidingAttention(Mixer):
             rotary: rotate queries and keys by their positions on the grid.
         """
         super().__init__()
-        if window < 1:
-            raise ValueError(f"window must be at least 1, not {window}")
+        whole(1, window=window)
         self.window = window
         self.rotary = rotary
         self.heads = count_heads(dim, head_dim)

@@ -7,8 +7,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mmeff.errors import whole
 from mmeff.mixers.base import Mixer
-from mmeff.mixers.heads import count_heads
+from mmeff.mixers.conv import odd
+from mmeff.mixers.heads import count_heads, inner_width
 from mmeff.norm import RMSNorm
 from mmeff.widths import aligned
 from mmeff_kernels.decay import decay_attention
@@ -26,11 +28,9 @@ class SSDMixer(Mixer):
 
     def __init__(self, dim: int, expand: float, head_dim: int, state: int, K: int = 1) -> None:
         super().__init__()
-        E = int(expand * dim)
-        for name, size in {"dim": dim, "expand * dim": E, "state": state}.items():
-            if size < 1:
-                raise ValueError(f"{name} must be at least 1, not {size}")
-        self.heads = H = count_heads(E, head_dim)
+        E = inner_width(dim, expand)
+        whole(1, state=state)
+        self.heads = H = count_heads(E, head_dim, "expand * dim")
         self.convolved = (E, *[state] * 2 * K)
         sizes = (E, sum(self.convolved), K * H)
         self.sizes = (*sizes, aligned(sum(sizes)) - sum(sizes))
@@ -58,9 +58,7 @@ class SequenceConv(nn.Module):
 
     def __init__(self, dim: int, conv: int, side: Side) -> None:
         super().__init__()
-        centred = side == "centred"
-        if conv < 1 or (centred and conv % 2 == 0):
-            raise ValueError(f"conv must be {'odd and ' if centred else ''}at least 1, not {conv}")
+        odd(conv=conv) if side == "centred" else whole(1, conv=conv)
         self.side: Side = side
         self.weight = nn.Parameter(torch.empty(dim, conv).uniform_(-(conv**-0.5), conv**-0.5))
         self.bias = nn.Parameter(torch.empty(dim).uniform_(-(conv**-0.5), conv**-0.5))

@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor, nn
 
+from mmeff.errors import whole
 from mmeff.mixers.base import Mixer
 from mmeff.mixers.shift import q_shift
 from mmeff.norm import LayerNorm
@@ -28,6 +29,7 @@ class VisionRWKV(Mixer):
             norm: normalise wkv over its channels, as the released code can.
         """
         super().__init__()
+        whole(1, dim=dim)
         self.r, self.k, self.v = (nn.Linear(dim, dim, bias=False) for _ in range(3))
         self.norm = LayerNorm(dim) if norm else nn.Identity()
         self.out = nn.Linear(dim, dim, bias=False)

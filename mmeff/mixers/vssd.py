@@ -3,7 +3,7 @@
 import torch.nn.functional as F
 from torch import Tensor
 
-from mmeff.mixers.conv import GridConv
+from mmeff.mixers.conv import GridConv, odd
 from mmeff.mixers.ssd import SSDMixer
 from mmeff.norm import LayerNorm
 from mmeff.tokens import zero_padding
@@ -32,6 +32,7 @@ class VSSD(SSDMixer):
             conv: size of the depthwise convolution along each axis, odd.
         """
         super().__init__(dim, expand, head_dim, state)
+        odd(conv=conv)
         self.conv = GridConv(sum(self.convolved), conv)
         self.norm = LayerNorm(self.out.in_features)
 

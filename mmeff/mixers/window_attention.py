@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mmeff.errors import whole
 from mmeff.mixers.base import Mixer
 from mmeff.mixers.heads import attend, count_heads, merge_heads, split_heads
 from mmeff.tokens import valid_mask, zero_padding
@@ -31,8 +32,7 @@ class WindowAttention(Mixer):
             head_dim: width of a head; must divide dim, and is reduced to dim where that is smaller.
         """
         super().__init__()
-        if window < 1:
-            raise ValueError(f"window must be at least 1, not {window}")
+        whole(1, window=window)
         self.window = window
         # Tokens of room before the first one; the first tile then holds window // 2 of them, as in Swin.
         self.room = -(window // 2) % window if shift else 0

@@ -19,7 +19,7 @@ from torchmetrics.classification import (
 )
 
 from mmeff.backbones import Backbone
-from mmeff.errors import InputError
+from mmeff.errors import InputError, within
 from mmeff.heads import Head, MeanPool, Pool
 from mmeff.init import init_weights
 from mmeff.spec import DataSpec
@@ -53,6 +53,7 @@ class Classification(LightningModule, ABC):
         optimizer: AdamWCosine,
     ):
         super().__init__()
+        within("[0, 1)", dropout=dropout, smoothing=smoothing)
         self.tokenizers = nn.ModuleDict(tokenizers)
         self.backbone = backbone
         self.heads = nn.ModuleDict()

@@ -6,6 +6,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mmeff.errors import InputError, within
+
 
 @dataclass
 class Mix:
@@ -26,8 +28,10 @@ class Mix:
     probability: float = 1.0
 
     def __post_init__(self) -> None:
-        if self.mixup < 0 or self.cutmix < 0 or self.mixup + self.cutmix == 0:
-            raise ValueError(f"mix needs mixup or cutmix above 0, got mixup = {self.mixup}, cutmix = {self.cutmix}")
+        within("[0, inf)", mixup=self.mixup, cutmix=self.cutmix)
+        within("[0, 1]", probability=self.probability)
+        if self.mixup + self.cutmix == 0:
+            raise InputError(f"mix needs mixup or cutmix above 0, got mixup = {self.mixup}, cutmix = {self.cutmix}")
 
     def __call__(
         self, raw: Tensor, lengths: Tensor | None, label: Tensor, classes: int, smoothing: float

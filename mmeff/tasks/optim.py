@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from torch import nn, optim
 from torch.optim.lr_scheduler import LambdaLR
 
-from mmeff.errors import InputError
+from mmeff.errors import InputError, within
 
 
 @dataclass
@@ -31,12 +31,11 @@ class AdamWCosine:
     layer_decay: float = 1.0
 
     def __post_init__(self) -> None:
-        if not (0 <= self.lr < math.inf and 0 <= self.weight_decay < math.inf):
-            raise InputError(f"lr and weight_decay must be 0 or more, got {self.lr} and {self.weight_decay}")
-        if not all(0 <= beta < 1 for beta in self.betas):
-            raise InputError(f"betas must lie in [0, 1), got {self.betas}")
-        if not (0 <= self.warmup <= 1 and 0 <= self.min_lr <= 1):
-            raise InputError(f"warmup and min_lr are shares from 0 to 1, got {self.warmup} and {self.min_lr}")
+        within("[0, inf)", lr=self.lr, weight_decay=self.weight_decay)
+        within("[0, 1)", betas=self.betas)
+        if len(self.betas) != 2:
+            raise InputError(f"betas is {self.betas}; it must be two numbers")
+        within("[0, 1]", warmup=self.warmup, min_lr=self.min_lr, layer_decay=self.layer_decay)
 
     def build(self, layers: list[list[nn.Module]], steps: int) -> tuple[optim.Optimizer, LambdaLR]:
         """layers: from the input to the head; modules at the same depth stand in one list."""

@@ -7,16 +7,25 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mmeff.errors import InputError
-from mmeff.tokenizers.base import Tokenizer
+from mmeff.errors import InputError, whole, within
+from mmeff.tokenizers.base import Tokenizer, check_raw
 from mmeff.tokenizers.dropout import TokenDropout
 from mmeff.tokenizers.moments import moments
 from mmeff.tokenizers.positions import Positions, SinusoidalPositions
 from mmeff.tokens import Tokens, valid_mask, zero_padding
 
 
-def full_lengths(raw: Tensor) -> Tensor:
-    return torch.full((len(raw),), raw.shape[1], device=raw.device)
+def lengths_of(raw: Tensor, lengths: Tensor | None) -> Tensor:
+    """lengths (B,) of raw (B, S), S where none are given. InputError if either has another shape or type."""
+    check_raw(raw, "(B, S)", "[-1, 1]")
+    if lengths is None:
+        return torch.full((len(raw),), raw.shape[1], device=raw.device)
+    if lengths.shape != raw.shape[:1] or lengths.is_floating_point() or lengths.dtype == torch.bool:
+        raise InputError(
+            f"lengths are {lengths.dtype} {tuple(lengths.shape)} beside sounds {tuple(raw.shape)}; they must be "
+            "integers (B,), in samples"
+        )
+    return lengths
 
 
 def silent_padding(raw: Tensor, lengths: Tensor) -> Tensor:
@@ -46,11 +55,13 @@ class LogMel(nn.Module):
         super().__init__()
         from torchaudio.transforms import MelSpectrogram
 
-        if sample_rate <= 0:
-            raise ValueError(f"sample_rate must be positive, got {sample_rate}")
-        if f_max is not None and not 0 < f_max <= sample_rate / 2:
-            raise ValueError(f"f_max must lie between 0 and half of sample_rate = {sample_rate}, got {f_max}")
+        whole(51, sample_rate=sample_rate)  # so that 10 ms are a sample
+        whole(1, mels=mels)
+        within(f"[{1000 / sample_rate:g}, 10000]", window_ms=window_ms)
+        if f_max is not None:
+            within(f"(0, {sample_rate / 2}]", f_max=f_max)
         self.sample_rate, self.mels = sample_rate, mels
+        self.window_ms = window_ms
         window, self.hop = round(window_ms / 1000 * sample_rate), round(0.010 * sample_rate)
         n_fft = 2 ** (2 * window - 1).bit_length()  # finer than the window, so that no low mel band is empty
         self.spectrogram = MelSpectrogram(
@@ -65,12 +76,18 @@ class LogMel(nn.Module):
         self.register_buffer("mean", torch.zeros(()))
         self.register_buffer("std", torch.ones(()))
 
-    def check(self, sample_rate: int) -> None:
-        own = self.sample_rate
+    def check(self, preprocessing: dict[str, Any]) -> None:
+        sample_rate, own = preprocessing["sample_rate"], self.sample_rate
         if sample_rate != own:
             raise InputError(
                 f"the data has sounds at {sample_rate} Hz and the tokenizer is built for {own} Hz: "
                 f"set data.sample_rate to {own} or the tokenizer's log_mel.sample_rate to {sample_rate}"
+            )
+        longest = 1000 * preprocessing["samples"] / sample_rate
+        if self.window_ms > longest:
+            raise InputError(
+                f"window_ms is {self.window_ms} and sounds have {longest:g} ms at most: give the tokenizer's log_mel a "
+                "shorter window, such as 25, or the data more seconds"
             )
 
     def fit(self, clips: Sequence[Tensor]) -> None:
@@ -97,6 +114,7 @@ class SpecAugment(nn.Module):
 
     def __init__(self, frequency: int = 24, time: int = 48):
         super().__init__()
+        whole(0, frequency=frequency, time=time)
         self.frequency, self.time = frequency, time
 
     def forward(self, x: Tensor, frames: Tensor) -> Tensor:
@@ -145,7 +163,8 @@ class AudioPatches(Tokenizer):
             token_dropout: share of tokens zeroed in training.
         """
         super().__init__()
-        stride = stride or patch
+        stride = patch if stride is None else stride
+        whole(1, dim=dim, patch=patch, stride=stride)
         if len(patch) != 2 or len(stride) != 2:
             raise ValueError(f"patch and stride are [frames, mel bands], got {patch} and {stride}")
         self.patch, self.stride = (patch[0], patch[1]), (stride[0], stride[1])
@@ -158,13 +177,19 @@ class AudioPatches(Tokenizer):
             raise ValueError(f"a patch of {self.patch[1]} mel bands does not fit into mels = {self.log_mel.mels}")
 
     def check(self, preprocessing: dict[str, Any]) -> None:
-        self.log_mel.check(preprocessing["sample_rate"])
+        self.log_mel.check(preprocessing)
+        frames = 1 + preprocessing["samples"] // self.log_mel.hop
+        if self.patch[0] > frames:
+            raise InputError(
+                f"patch is {list(self.patch)} and sounds have {frames} frames of 10 ms at most: give the tokenizer a "
+                "patch of fewer frames, or the data more seconds"
+            )
 
     def fit(self, raw: Sequence[Tensor]) -> None:
         self.log_mel.fit(raw)
 
     def forward(self, raw: Tensor, lengths: Tensor | None = None) -> Tokens:
-        x, frames = self.log_mel(raw, full_lengths(raw) if lengths is None else lengths)
+        x, frames = self.log_mel(raw, lengths_of(raw, lengths))
         if self.spec_augment is not None:
             x = self.spec_augment(x, frames)
         (p, _), (s, _) = self.patch, self.stride
@@ -202,6 +227,7 @@ class AudioFrames(Tokenizer):
             token_dropout: share of tokens zeroed in training.
         """
         super().__init__()
+        whole(1, dim=dim, stride=stride)
         self.stride = stride
         self.log_mel = log_mel or LogMel(mels=80)
         self.spec_augment = spec_augment
@@ -211,13 +237,13 @@ class AudioFrames(Tokenizer):
         self.positions = positions(dim)
 
     def check(self, preprocessing: dict[str, Any]) -> None:
-        self.log_mel.check(preprocessing["sample_rate"])
+        self.log_mel.check(preprocessing)
 
     def fit(self, raw: Sequence[Tensor]) -> None:
         self.log_mel.fit(raw)
 
     def forward(self, raw: Tensor, lengths: Tensor | None = None) -> Tokens:
-        x, frames = self.log_mel(raw, full_lengths(raw) if lengths is None else lengths)
+        x, frames = self.log_mel(raw, lengths_of(raw, lengths))
         if self.spec_augment is not None:
             x = self.spec_augment(x, frames)
         x = zero_padding(F.gelu(self.conv1(x.mT)).mT, frames)
@@ -251,6 +277,7 @@ class AudioWave(Tokenizer):
             token_dropout: share of tokens zeroed in training.
         """
         super().__init__()
+        whole(1, dim=dim, strides=strides, width=width)
         self.strides = tuple(strides)
         widths = [min(width * 2**i, dim) for i in range(len(strides) - 1)] + [dim]
         self.convs = nn.ModuleList(
@@ -261,7 +288,7 @@ class AudioWave(Tokenizer):
         self.positions = positions(dim)
 
     def forward(self, raw: Tensor, lengths: Tensor | None = None) -> Tokens:
-        lengths = full_lengths(raw) if lengths is None else lengths
+        lengths = lengths_of(raw, lengths)
         x = silent_padding(raw, lengths)[..., None]  # (B, S, 1)
         for conv, norm, s in zip(self.convs, self.norms, self.strides, strict=True):
             padded = F.pad(x.mT, (0, s + -x.shape[1] % s))  # windows start at every multiple of s and cover the end

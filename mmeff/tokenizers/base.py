@@ -6,7 +6,16 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from mmeff.errors import InputError
 from mmeff.tokens import Tokens
+
+
+def check_raw(raw: Any, shape: str, scale: str) -> None:
+    """InputError unless the batch is a floating-point tensor with as many axes as `shape` names, as "(B, S)"."""
+    axes = shape.count(",") + 1
+    if not isinstance(raw, Tensor) or not raw.is_floating_point() or raw.ndim != axes:
+        found = f"{raw.dtype} {tuple(raw.shape)}" if isinstance(raw, Tensor) else type(raw).__name__
+        raise InputError(f"the raw batch is {found}; it must be a floating-point tensor {shape} with values in {scale}")
 
 
 class Tokenizer(nn.Module, ABC):

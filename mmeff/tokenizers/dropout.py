@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor, nn
 
+from mmeff.errors import within
+
 
 class TokenDropout(nn.Module):
     """Sets each token's embedding to zero with probability `p` in training, without rescaling the others.
@@ -12,8 +14,7 @@ class TokenDropout(nn.Module):
 
     def __init__(self, p: float = 0.0):
         super().__init__()
-        if not 0 <= p < 1:
-            raise ValueError(f"token dropout must be in [0, 1), got {p}")
+        within("[0, 1)", token_dropout=p)
         self.p = p
 
     def forward(self, x: Tensor) -> Tensor:

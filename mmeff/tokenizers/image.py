@@ -7,8 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mmeff.errors import InputError
-from mmeff.tokenizers.base import Tokenizer
+from mmeff.errors import InputError, whole
+from mmeff.tokenizers.base import Tokenizer, check_raw
 from mmeff.tokenizers.dropout import TokenDropout
 from mmeff.tokenizers.moments import moments
 from mmeff.tokenizers.positions import LearnedPositions, Positions
@@ -23,6 +23,7 @@ class PixelNorm(nn.Module):
 
     def __init__(self, channels: int):
         super().__init__()
+        whole(1, channels=channels)
         self.register_buffer("mean", torch.full((channels, 1, 1), 0.5))
         self.register_buffer("std", torch.full((channels, 1, 1), 0.25))
 
@@ -46,7 +47,8 @@ class PixelNorm(nn.Module):
         return (x - self.mean) / self.std
 
     def _check(self, x: Tensor) -> None:
-        if x.ndim != 4 or x.shape[1] != len(self.mean):
+        check_raw(x, "(B, C, H, W)", "[0, 1]")
+        if x.shape[1] != len(self.mean):
             raise ValueError(
                 f"the tokenizer was built for images (B, {len(self.mean)}, H, W) and got {tuple(x.shape)}: "
                 "make its `channels` and the data's `channels` equal"
@@ -81,7 +83,8 @@ class ImagePatches(Tokenizer):
             token_dropout: share of tokens zeroed in training.
         """
         super().__init__()
-        self.patch, self.stride = patch, stride or patch
+        self.patch, self.stride = patch, patch if stride is None else stride
+        whole(1, dim=dim, patch=patch, stride=self.stride)
         self.norm = PixelNorm(channels)
         self.project = nn.Conv2d(channels, dim, patch, self.stride)
         self.dropout = TokenDropout(token_dropout)
@@ -89,6 +92,12 @@ class ImagePatches(Tokenizer):
 
     def check(self, preprocessing: dict[str, Any]) -> None:
         self.norm.check(preprocessing["channels"])
+        H, W = preprocessing["size"]
+        if self.patch > max(H, W):
+            raise InputError(
+                f"patch is {self.patch} and the images have {H} x {W} pixels: set the tokenizer's patch to a part of "
+                f"that, such as {max(1, max(H, W) // 8)}, or data.size to more"
+            )
 
     def fit(self, raw: Sequence[Tensor]) -> None:
         self.norm.fit(raw)
@@ -136,6 +145,7 @@ class ImageStem(Tokenizer):
             token_dropout: share of tokens zeroed in training.
         """
         super().__init__()
+        whole(1, dim=dim, widths=widths)
         self.norm = PixelNorm(channels)
         layers: list[nn.Module] = []
         for c_in, c_out in zip([channels, *widths], widths, strict=False):

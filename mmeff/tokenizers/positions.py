@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mmeff.errors import whole, within
 from mmeff.tokens import Tokens
 
 
@@ -23,6 +24,7 @@ class NoPositions(Positions):
 
     def __init__(self, dim: int):
         super().__init__()
+        whole(1, dim=dim)
 
     def forward(self, tokens: Tokens) -> Tokens:
         return tokens
@@ -38,6 +40,7 @@ class LearnedPositions(Positions):
 
     def __init__(self, dim: int, grid: list[int] = [14, 14]):  # noqa: B006 (jsonargparse wants a plain default)
         super().__init__()
+        whole(1, dim=dim, grid=grid)
         self.grid = tuple(grid)
         self.table = nn.Parameter(torch.empty(math.prod(grid), dim))
         nn.init.trunc_normal_(self.table, std=0.02)
@@ -88,8 +91,10 @@ class SinusoidalPositions(Positions):
 
     def __init__(self, dim: int, scale: float = 0.1):
         super().__init__()
+        whole(1, dim=dim)
+        within("(-inf, inf)", scale=scale)
         self.dim = dim
-        self.scale = nn.Parameter(torch.tensor(scale))
+        self.scale = nn.Parameter(torch.tensor(float(scale)))
 
     def forward(self, tokens: Tokens) -> Tokens:
         x, grid, _ = tokens

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from mmeff.errors import InputError
+from mmeff.errors import InputError, whole
 from mmeff.tokenizers.base import Tokenizer
 from mmeff.tokenizers.dropout import TokenDropout
 from mmeff.tokenizers.positions import Positions, SinusoidalPositions
@@ -37,8 +37,8 @@ class TextTokenizer(Tokenizer):
         self, dim: int, vocab: int, max_length: int, positions: Callable[[int], Positions], token_dropout: float
     ):
         super().__init__()
-        if max_length < 1:
-            raise ValueError(f"max_length must be positive, got {max_length}")
+        whole(1, dim=dim, max_length=max_length)
+        whole(256, vocab=vocab)  # as many as there are bytes
         self.max_length = max_length
         self.embed = nn.Embedding(vocab, dim)
         self.dropout = TokenDropout(token_dropout)
@@ -50,6 +50,11 @@ class TextTokenizer(Tokenizer):
         """Ids of each text, none of them empty."""
 
     def forward(self, raw: list[str], lengths: Tensor | None = None) -> Tokens:
+        if not isinstance(raw, list | tuple) or not raw or not all(isinstance(text, str) for text in raw):
+            found = type(raw).__name__
+            if isinstance(raw, list | tuple):
+                found += f" of {sorted({type(text).__name__ for text in raw})}"
+            raise InputError(f"the raw batch is a {found}; it must be a list of strings, one or more")
         rows = self.encode([encodable(text) for text in raw])
         self.seen += len(rows)
         self.cut += sum(len(row) > self.max_length for row in rows)
@@ -123,8 +128,6 @@ class TextBPE(TextTokenizer):
             token_dropout: share of tokens zeroed in training.
         """
         super().__init__(dim, vocab, max_length, positions, token_dropout)
-        if vocab < 256:
-            raise ValueError(f"a byte-level vocabulary has at least 256 entries, got vocab = {vocab}")
         self.vocab, self.lowercase = vocab, lowercase
         self.bpe = None
 
