@@ -3,7 +3,9 @@
 import io
 import math
 import os
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
@@ -13,6 +15,9 @@ from mmeff.errors import InputError, spelled
 if TYPE_CHECKING:
     from PIL import Image
 
+Path = str | os.PathLike[Any]
+Read = TypeVar("Read", bound="np.ndarray | tuple[int, int]")
+
 #: Pixels beyond which an image is made smaller by a whole factor while it is read.
 MOST_PIXELS = 2**24
 
@@ -20,20 +25,30 @@ MOST_PIXELS = 2**24
 PNG_CHUNKS = (b"tRNS", b"eXIf")
 
 
-def read_pixels(path: str | os.PathLike[Any], channels: int) -> np.ndarray:
+def read_pixels(path: Path, channels: int) -> np.ndarray:
     """uint8 (h, w) for 1 channel, (h, w, 3) for 3; of an image of several frames or pages the first.
 
     Upright (EXIF), transparency over white, 16 bits cut to 8, float values from 0 to 1. Images of more than 2^24 pixels
     come smaller by a whole factor: JPEGs are decoded so, others are averaged over squares. InputError names the file
     and says why it cannot be read.
     """
+    return _reading(path, partial(_pixels, channels=channels))
+
+
+def image_size(path: Path) -> tuple[int, int]:
+    """Height and width of the upright image, as it is in the file. InputError as of `read_pixels`."""
+    return _reading(path, _size)
+
+
+def _reading(path: Path, read: Callable[[Any], Read]) -> Read:
+    """What `read` takes out of the file, or out of what is left of it without its broken parts."""
     check_file(path)
     try:
         try:
-            return _pixels(path, channels)
+            return read(path)
         # Pillow's decoders raise whatever a broken file makes them trip over: OSError, SyntaxError, struct.error...
         except (SyntaxError, ValueError, OSError) as error:
-            if isinstance(error, InputError) or (mended := _mended(path, channels)) is None:
+            if isinstance(error, InputError) or (mended := _mended(path, read)) is None:
                 raise
             return mended
     except InputError as error:
@@ -44,20 +59,7 @@ def read_pixels(path: str | os.PathLike[Any], channels: int) -> np.ndarray:
         raise _refusal(path, error) from None
 
 
-def image_size(path: str | os.PathLike[Any]) -> tuple[int, int]:
-    """Height and width of the upright image, from its header."""
-    from PIL import Image
-
-    check_file(path)
-    try:
-        with Image.open(path) as image:
-            width, height = image.size
-            return (width, height) if _orientation(image) >= 5 else (height, width)
-    except Exception as error:
-        raise _refusal(path, error) from None
-
-
-def _refusal(path: str | os.PathLike[Any], error: Exception) -> InputError:
+def _refusal(path: Path, error: Exception) -> InputError:
     from PIL import Image, UnidentifiedImageError
 
     if isinstance(error, Image.DecompressionBombError):
@@ -69,6 +71,14 @@ def _refusal(path: str | os.PathLike[Any], error: Exception) -> InputError:
         with open(path, "rb") as file:
             return unreadable(path, "an image", f"its kind is unknown, it begins with {file.read(12)!r}")
     return unreadable(path, "an image", error)
+
+
+def _size(file: Any) -> tuple[int, int]:
+    from PIL import Image
+
+    with Image.open(file) as image:
+        width, height = image.size
+        return (width, height) if _orientation(image) >= 5 else (height, width)
 
 
 def _pixels(file: Any, channels: int) -> np.ndarray:
@@ -146,17 +156,17 @@ def _as_rgb_or_grey(image: "Image.Image", channels: int) -> "Image.Image":
     return image.convert("RGB" if channels == 3 else "L")
 
 
-def _mended(path: str | os.PathLike[Any], channels: int) -> np.ndarray | None:
-    """The pixels of a file that Pillow refuses although all of them are there; None for all others."""
+def _mended(path: Path, read: Callable[[Any], Read]) -> Read | None:
+    """What `read` takes out of a file that Pillow refuses although all pixels are there; None for all others."""
     with open(path, "rb") as file:
         data = file.read()
     if data.startswith(b"\x89PNG\r\n\x1a\n"):
-        return _pixels(io.BytesIO(_bare_png(data)), channels)
+        return read(io.BytesIO(_bare_png(data)))
     if data.startswith(b"\xff\xd8") and not data.endswith(b"\xff\xd9"):
         # The end marker is missing. If it is not alone, pixels depend on what stands in its place.
         fillings = (b"", b"\x55" * 4096, b"\xaa" * 4096)
-        whole, *others = (_pixels(io.BytesIO(data + filling + b"\xff\xd9"), channels) for filling in fillings)
-        return whole if all(np.array_equal(whole, other) for other in others) else None
+        first, *others = (read(io.BytesIO(data + filling + b"\xff\xd9")) for filling in fillings)
+        return first if all(np.array_equal(first, other) for other in others) else None
     return None
 
 

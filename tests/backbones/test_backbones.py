@@ -157,8 +157,8 @@ def test_stages_have_their_own_mixers_and_widths() -> None:
 
 
 def test_sizes_that_do_not_agree_are_refused() -> None:
-    with pytest.raises(ValueError, match="depth"):
-        Isotropic(16, 0)
+    with pytest.raises(ValueError, match="0 mixers"):
+        Isotropic(16, mixer=[])
     with pytest.raises(ValueError, match="2 dims, 3 depths"):
         Pyramid([16, 32], [1, 1, 1])
     with pytest.raises(ValueError, match="1 mixers"):

@@ -1,6 +1,9 @@
 """Sounds: every kind of file, any sample rate, cutting, padding, augmentation."""
 
+import os
+import re
 import struct
+import warnings
 
 import numpy as np
 import pytest
@@ -8,6 +11,7 @@ import torch
 
 from mmeff.data import AudioAugment, AudioData, AudioFolder, collate, read_raw
 from mmeff.data.audio import read_audio
+from mmeff.data.audio_file import read_samples
 from mmeff.errors import InputError
 from mmeff.spec import DataSpec
 
@@ -85,8 +89,168 @@ def test_shift_moves_the_sound(monkeypatch):
     assert read_audio((wave, 1000), 1000, 1000, AudioAugment(shift=5)).eq(0).all()
 
 
-def test_level_is_kept_within_full_scale():
-    assert read_audio((np.full(200, 3, np.float32), 8000), 8000, 8000).eq(1).all()
+def voice(seconds: float = 1.0, rate: int = 8000) -> np.ndarray:
+    """Two sines under a rising envelope: quiet at first, a peak near 0.8 in the last tenth."""
+    t = np.arange(int(seconds * rate)) / rate
+    return (
+        np.linspace(0.1, 1, len(t)) * (0.5 * np.sin(2 * np.pi * 440 * t) + 0.3 * np.sin(2 * np.pi * 990 * t))
+    ).astype(np.float32)
+
+
+@pytest.mark.parametrize(
+    ("name", "subtype"),
+    [
+        ("a.wav", "FLOAT"),
+        ("a.wav", "DOUBLE"),
+        ("a.aiff", "FLOAT"),
+        ("a.ogg", "VORBIS"),
+        ("a.mp3", None),
+        ("array", None),
+    ],
+)
+@pytest.mark.parametrize("factor", [1, 1.5, 5, 32767])
+def test_sounds_beyond_full_scale_keep_their_shape_and_one_level(tmp_path, name, subtype, factor):
+    import soundfile
+
+    if factor > 5 and name in ("a.ogg", "a.mp3"):
+        return  # their encoders clip it
+    wave = voice()
+    item = (wave * factor, 8000)
+    if name != "array":
+        item = str(tmp_path / name)
+        soundfile.write(item, wave * factor, 8000, subtype=subtype)
+    whole = read_audio(item, 8000, 16000).numpy()
+    lossy = name in ("a.ogg", "a.mp3")
+    expected = wave / np.abs(wave).max() if factor * np.abs(wave).max() > 1 else wave * factor
+    assert np.abs(whole).max() == pytest.approx(np.abs(expected).max(), rel=0.1 if lossy else 1e-5)
+    if len(whole) == len(wave):
+        assert np.corrcoef(whole, wave)[0, 1] > (0.98 if lossy else 0.999999)
+    # A quiet cut has the factor of the whole file, too. A lossy file is decoded whole only if its cut is too loud.
+    middle = read_audio(item, 8000, 1000).numpy()
+    start = (len(whole) - 1000) // 2
+    if not lossy:
+        np.testing.assert_allclose(middle, whole[start : start + 1000], atol=1e-6)
+    elif factor == 5:
+        assert np.abs(middle).max() == pytest.approx(np.abs(whole[start : start + 1000]).max(), rel=0.05)
+
+
+def test_a_loud_sound_is_said_once(monkeypatch):
+    monkeypatch.setattr("mmeff.data.audio_file._told", False)
+    with pytest.warns(
+        UserWarning, match=r"a waveform \(8000,\) has samples up to 24.*, beyond full scale \(1\)"
+    ) as told:
+        for factor in (30, 40):
+            read_audio((voice() * factor, 8000), 8000, 8000)
+    assert len(told) == 1
+
+
+def test_integers_have_the_full_scale_of_their_type():
+    wave = voice().astype(np.float64)
+    for dtype, zero, scale in ((np.int16, 0, 2**15), (np.int32, 0, 2**31), (np.uint8, 128, 2**7)):
+        figures = np.round(wave * (scale - 1) + zero).astype(dtype)
+        np.testing.assert_allclose(read_audio((figures, 8000), 8000, 8000).numpy(), wave, atol=2 / scale + 1e-6)
+
+
+def patched(content: bytes, *changes: tuple[int, bytes]) -> bytes:
+    out = bytearray(content)
+    for at, new in changes:
+        out[at : at + len(new)] = new
+    return bytes(out)
+
+
+def flac_of(content: bytes, frames: int) -> bytes:
+    """A FLAC whose header counts so many frames (36 bits; 0 for an unknown number)."""
+    return patched(content, (21, bytes([content[21] & 0xF0]) + struct.pack(">I", frames)))
+
+
+def unsized(name: str, content: bytes) -> bytes:
+    """The file as a writer leaves it that cannot go back to its header."""
+    data = content.find(b"data")
+    if name == "zero.wav":
+        return patched(content, (4, bytes(4)), (data + 4, bytes(4)))
+    if name == "ones.wav":
+        return patched(content, (4, b"\xff" * 4), (data + 4, b"\xff" * 4))
+    if name == "list.wav":
+        content = content[:data] + b"LIST\4\0\0\0INFO" + content[data:]
+        return patched(content, (data + 16, bytes(4)))
+    if name == "a.rf64":
+        return patched(content, (content.find(b"ds64") + 8, bytes(24)))
+    if name == "a.caf":
+        return patched(content, (data + 4, b"\xff" * 8))
+    if name == "a.au":
+        return patched(content, (8, bytes(4)))
+    if name == "zero.flac":
+        return flac_of(content, 0)
+    if name == "much.flac":
+        return flac_of(content, 10**6)
+    last = content.rfind(b"OggS")
+    if name in ("zero.ogg", "much.ogg"):
+        page = patched(content[last:], (6, struct.pack("<q", 0 if name == "zero.ogg" else 10**7)), (22, bytes(4)))
+        return content[:last] + patched(page, (22, struct.pack("<I", ogg_checksum(page))))
+    tag = max(content.find(b"Xing"), content.find(b"Info"))
+    return patched(
+        content, {"much.mp3": (tag + 8, b"\0\1\0\0"), "zero.mp3": (tag + 8, bytes(4))}.get(name, (tag, b"none"))
+    )
+
+
+def ogg_checksum(page: bytes) -> int:
+    found = 0
+    for byte in page:
+        found ^= byte << 24
+        for _ in range(8):
+            found = (found << 1) ^ (0x104C11DB7 if found & 0x80000000 else 0)
+    return found
+
+
+@pytest.mark.parametrize("place", [0.0, 0.5, 1.0])
+@pytest.mark.parametrize(
+    "name",
+    ["zero.wav", "ones.wav", "list.wav", "a.rf64", "a.caf", "a.au", "zero.flac", "much.flac", "zero.ogg", "much.ogg"]
+    + ["much.mp3", "zero.mp3", "none.mp3"],
+)
+@pytest.mark.filterwarnings("ignore:.*it is read as far as it goes")
+def test_headers_that_count_nothing_or_too_much(tmp_path, name, place, capfd):
+    import soundfile
+
+    # Silence first: an MP3's first frame is then no measure of the others.
+    wave, path = np.concatenate([np.zeros(8000), voice(4.0)]).astype(np.float32), tmp_path / name
+    soundfile.write(path, wave, 8000)
+    path.write_bytes(unsized(name, path.read_bytes()))
+    whole, rate = read_samples(path, 100, place)
+    lossy = name[-3:] in ("mp3", "ogg")
+    assert rate == 8000 and len(whole) == pytest.approx(len(wave), abs=2500 if name[-3:] == "mp3" else 300 * lossy)
+    cut, _ = read_samples(str(path), 1.0, place)
+    start = int((len(whole) - 8000) * place)
+    assert cut.shape == (8000, 1)
+    np.testing.assert_allclose(cut, whole[start : start + 8000], atol=0.01 if lossy else 1e-6)
+
+
+@pytest.mark.parametrize("name", ["a.flac", "a.mp3", "a.ogg", "a.wav"])
+def test_what_is_there_of_a_file_that_breaks_off(tmp_path, name):
+    import soundfile
+
+    noise = np.random.default_rng(0).uniform(-0.5, 0.5, 40_000).astype(np.float32)
+    soundfile.write(tmp_path / name, noise, 8000)
+    content = (tmp_path / name).read_bytes()
+    (tmp_path / name).write_bytes(content[: len(content) // 2])
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        whole, _ = read_samples(tmp_path / name, 100, 0.5)
+        cut, _ = read_samples(tmp_path / name, 1.0, 1.0)
+    assert 14_000 < len(whole) < 22_000 and np.abs(whole[-2000:]).max() > 0.2
+    assert np.array_equal(cut, whole[-8000:]) or name in ("a.ogg", "a.mp3")
+    # Headers of wav and ogg count nothing that is not there.
+    message = rf"{name} ends after 2\.\d+ s, where its header promises 5\.00 s: it is read as far as it goes"
+    assert len(told) == (name in ("a.flac", "a.mp3"))
+    assert all(re.search(message, str(one.message)) for one in told)
+
+
+def test_names_that_are_not_utf8(write_sound):
+    path = write_sound("a.wav").rename(write_sound("a.wav").parent / os.fsdecode(b"caf\xe9.wav"))
+    assert len(read_raw(SPEC, path)) == 4000
+    path.write_bytes(b"no sound")
+    with pytest.raises(InputError, match=r"/caf\\xe9\.wav is not a sound that can be read: Format not recognised\. "):
+        read_raw(SPEC, str(path))
 
 
 def riff(rate: int, data: bytes) -> bytes:
@@ -102,6 +266,7 @@ def riff(rate: int, data: bytes) -> bytes:
         (b"", "is empty: it has no bytes"),
         (b"no sound at all", "not a sound"),
         (riff(8000, b""), "is empty: it has no samples"),
+        (riff(8000, b"") + b"LIST\4\0\0\0INFO", "is empty: it has no samples"),
         (riff(0, bytes(100)), "not a sound|sample rate of 0 Hz"),
         (riff(1, bytes(100)), "sample rate of 1 Hz, too far from 8000 Hz"),
         (riff(4_000_000_000, bytes(100)), "not a sound|sample rate of"),
@@ -122,10 +287,22 @@ def test_samples_that_are_not_numbers():
         read_raw(SPEC, (np.array([0, np.nan, 0], np.float32), 8000))
 
 
-@pytest.mark.parametrize("wave", [np.zeros(8, np.int16), np.zeros((1, 2, 3), np.float32)])
-def test_wrong_waveforms(wave):
-    with pytest.raises(InputError, match=r"must be float \(S,\)"):
-        read_raw(SPEC, (wave, 8000))
+@pytest.mark.parametrize(
+    ("item", "message"),
+    [
+        ((np.zeros(800, np.int64), 8000), "a waveform is int64"),
+        ((np.zeros(800, bool), 8000), "a waveform is bool"),
+        ((np.zeros((1, 2, 3), np.float32), 8000), r"a waveform is float32 \(1, 2, 3\); it must be float, int16"),
+        ((np.zeros((800, 0), np.float32), 8000), r"a waveform is float32 \(800, 0\)"),
+        ((np.zeros(800, np.float32), 0), "a waveform has a sample rate of 0; it must be 1 Hz at least"),
+        ((np.zeros(800, np.float32), float("nan")), "a sample rate of nan"),
+        (np.zeros(800, np.float32), "a sound is a ndarray; it must be a path or a pair"),
+        ((np.array([0.1] * 400 + [np.inf] * 400, np.float32), 8000), "samples that are not numbers"),
+    ],
+)
+def test_wrong_waveforms(item, message):
+    with pytest.raises(InputError, match=message):
+        read_raw(SPEC, item)
 
 
 def test_arguments():

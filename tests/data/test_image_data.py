@@ -1,11 +1,17 @@
 """Images: every kind of file, sizing, augmentation."""
 
+import os
+import struct
+import zlib
+
 import numpy as np
 import pytest
 import torch
 
 from mmeff.data import Affine, ByRatio, Examples, ImageAugment, ImageData, ImageFolder, read_raw
+from mmeff.data.audio import read_audio
 from mmeff.data.image import rand_augment, read_image
+from mmeff.data.image_file import image_size, read_pixels
 from mmeff.errors import InputError
 from mmeff.spec import DataSpec
 
@@ -50,17 +56,178 @@ def test_transparent_palette(tmp_path):
     assert rgb(tmp_path / "a.png") == [1, 1, 1]
 
 
-def test_exif_turns_the_image(tmp_path):
+def tiff_entry(tag: int, kind: int, value: bytes) -> bytes:
+    """An EXIF entry whose value lies within it; kinds are 3 (16 bits) and 4 (32 bits)."""
+    return struct.pack("<HHI", tag, kind, 1) + value.ljust(4, b"\0")
+
+
+def with_exif(path, *entries: bytes, end: bytes = bytes(4)):
+    """A corner of an image, white on black at the top left, 8 wide and 16 high, saved with EXIF in any condition."""
     from PIL import Image
 
-    pixels = np.zeros((4, 8), np.uint8)
-    pixels[:, :4] = 255  # the left half; turned clockwise it is the upper half
-    image = Image.fromarray(pixels)
-    exif = image.getexif()
-    exif[0x0112] = 6
-    image.save(tmp_path / "a.png", exif=exif)
-    turned = read_image(str(tmp_path / "a.png"), (8, 4), 1)
-    assert torch.equal(turned[0], torch.tensor([1.0, 0.0]).repeat_interleave(4)[:, None].expand(8, 4))
+    pixels = np.zeros((16, 8), np.uint8)
+    pixels[:8, :4] = 255
+    exif = b"Exif\0\0II*\0" + struct.pack("<IH", 8, len(entries)) + b"".join(entries) + end
+    Image.fromarray(pixels).save(path, exif=exif, quality=95)
+    return str(path)
+
+
+@pytest.mark.parametrize(
+    ("orientation", "shape", "corner"),
+    [
+        (1, (16, 8), "top left"),
+        (2, (16, 8), "top right"),
+        (3, (16, 8), "bottom right"),
+        (4, (16, 8), "bottom left"),
+        (5, (8, 16), "top left"),
+        (6, (8, 16), "top right"),
+        (7, (8, 16), "bottom right"),
+        (8, (8, 16), "bottom left"),
+        (0, (16, 8), "top left"),
+        (9, (16, 8), "top left"),
+        (65535, (16, 8), "top left"),
+    ],
+)
+def test_exif_turns_the_image(tmp_path, orientation, shape, corner):
+    path = with_exif(tmp_path / "a.jpg", tiff_entry(0x0112, 3, struct.pack("<H", orientation)))
+    assert image_size(path) == shape
+    image = read_image(path, shape, 1)[0]
+    top, left = (name in corner for name in ("top", "left"))
+    middle = (shape[0] // 2, shape[1] // 2)
+    quarter = image[slice(0, middle[0]) if top else slice(middle[0], None)]
+    quarter = quarter[:, slice(0, middle[1]) if left else slice(middle[1], None)]
+    assert quarter.mean() > 0.95 and image.mean() == pytest.approx(0.25, abs=0.02)
+
+
+@pytest.mark.parametrize("rest", ["a unit beyond 16 bits", "an offset beyond the end", "a pointer to nothing", "cut"])
+def test_exif_that_is_broken_elsewhere_still_turns_the_image_or_leaves_it(tmp_path, rest):
+    turned = tiff_entry(0x0112, 3, struct.pack("<H", 6))
+    broken = {
+        "a unit beyond 16 bits": tiff_entry(0x0128, 4, struct.pack("<I", 70000)),
+        "an offset beyond the end": struct.pack("<HHII", 0x011A, 5, 1, 10**6),
+        "a pointer to nothing": tiff_entry(0x8769, 4, struct.pack("<I", 10**6)),
+        "cut": b"\x12",
+    }[rest]
+    image = read_image(with_exif(tmp_path / "a.jpg", turned, broken, end=b""), (8, 16), 1)[0]
+    assert rest == "cut" or image[:4, 8:].mean() > 0.95
+
+
+def png_chunk(kind: bytes, data: bytes, checksum: int | None = None) -> bytes:
+    found = zlib.crc32(kind + data) if checksum is None else checksum
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", found)
+
+
+LARGE = zlib.compress(bytes(5_000_000))
+
+
+@pytest.mark.parametrize(
+    ("chunks", "at"),
+    [
+        ([png_chunk(b"zTXt", b"key\0\0" + LARGE)], 33),
+        ([png_chunk(b"iTXt", b"key\0\1\0\0\0" + LARGE)], 33),
+        ([png_chunk(b"iCCP", b"key\0\0" + LARGE)], 33),
+        ([png_chunk(b"zTXt", b"key\0\0" + LARGE)], -12),  # after the pixels
+        ([png_chunk(b"tEXt", b"key\0text", checksum=0)], 33),
+    ],
+)
+def test_texts_and_profiles_of_a_png_are_none_of_its_pixels(write_image, chunks, at):
+    path = write_image("a.png", colour=(255, 0, 51))
+    content = path.read_bytes()
+    turned = png_chunk(b"eXIf", b"II*\0" + struct.pack("<IH", 8, 1) + tiff_entry(0x0112, 3, b"\6\0") + bytes(4))
+    path.write_bytes(content[:33] + turned + content[33:at] * (at < 0) + b"".join(chunks) + content[at:])
+    assert rgb(path) == [1, 0, 0.2]
+    assert image_size(path) == (10, 8)
+
+
+def test_a_jpeg_without_its_end_marker_alone_is_whole(tmp_path):
+    from PIL import Image
+
+    noise = np.random.default_rng(0).integers(0, 256, (8, 8, 3), dtype=np.uint8)
+    Image.fromarray(noise).resize((64, 48)).save(tmp_path / "a.jpg")
+    content, expected = (tmp_path / "a.jpg").read_bytes(), read_image(tmp_path / "a.jpg", (48, 64), 3)
+    (tmp_path / "b.jpg").write_bytes(content[:-2])
+    assert torch.equal(read_image(tmp_path / "b.jpg", (48, 64), 3), expected)
+    for cut in (*range(3, 12), 40, 200):
+        (tmp_path / "b.jpg").write_bytes(content[:-cut])
+        with pytest.raises(InputError, match=r"b\.jpg is not an image that can be read: image file is truncated"):
+            read_image(tmp_path / "b.jpg", (4, 4), 3)
+
+
+@pytest.mark.parametrize(
+    ("name", "mode", "colour"),
+    [
+        ("a.jpg", "RGB", (255, 0, 51)),
+        ("a.jpg", "CMYK", (0, 255, 204, 0)),
+        ("a.png", "RGBA", (255, 0, 51, 255)),
+        ("a.png", "P", (255, 0, 51)),
+        ("a.png", "1", 1),
+        ("a.png", "L", 51),
+        ("a.png", "LA", (0, 51)),
+        ("a.png", "I;16", 13107),
+        ("a.tif", "F", 0.2),
+    ],
+)
+def test_large_images_come_smaller(write_image, monkeypatch, name, mode, colour):
+    path = write_image(name, mode, (70, 50), colour)
+    whole = read_image(path, (4, 4), 3)
+    monkeypatch.setattr("mmeff.data.image_file.MOST_PIXELS", 300)
+    h, w, _ = read_pixels(path, 3).shape
+    assert h * w <= 300 and w / h == pytest.approx(1.4, abs=0.2) and image_size(path) == (50, 70)
+    torch.testing.assert_close(read_image(path, (4, 4), 3), whole, atol=0.02, rtol=0)
+
+
+@pytest.mark.parametrize("name", ["a.gif", "a.png", "a.webp", "a.tif"])
+def test_the_first_of_several_frames_or_pages(tmp_path, name):
+    from PIL import Image
+
+    red, blue = (Image.new("RGB", (8, 8), colour) for colour in ("red", "blue"))
+    red.save(tmp_path / name, save_all=True, append_images=[blue])
+    assert rgb(tmp_path / name) == [1, 0, 0]
+
+
+def test_16_bits(tmp_path):
+    pixel = struct.pack(">HHH", 65535, 0, 13107)
+    header = png_chunk(b"IHDR", struct.pack(">IIBBBBB", 3, 2, 16, 2, 0, 0, 0))
+    pixels = png_chunk(b"IDAT", zlib.compress((b"\0" + pixel * 3) * 2))
+    (tmp_path / "a.png").write_bytes(b"\x89PNG\r\n\x1a\n" + header + pixels + png_chunk(b"IEND", b""))
+    assert rgb(tmp_path / "a.png") == [1, 0, 0.2]
+
+
+def test_a_grey_of_16_bits_that_stands_for_nothing(tmp_path):
+    from PIL import Image
+
+    Image.new("I;16", (4, 4), 7).save(tmp_path / "a.png", transparency=7)
+    assert rgb(tmp_path / "a.png") == [1, 1, 1]
+
+
+@pytest.mark.parametrize("size", [(1, 1), (10_000, 1), (1, 10_000)])
+def test_extreme_shapes(write_image, size):
+    assert rgb(write_image("a.jpg", size=size)) == [1, 0, 0]
+
+
+def test_names_that_are_not_utf8(write_image):
+    path = os.fsdecode(b"caf\xe9.png")
+    folder = write_image("a.png").rename(write_image("a.png").parent / path).parent
+    assert rgb(folder / path) == [1, 0, 0]
+    (folder / path).write_bytes(b"no image")
+    with pytest.raises(InputError, match=r"/caf\\xe9\.png is not an image") as caught:
+        read_image(folder / path, (4, 4), 3)
+    assert str(caught.value).encode()
+
+
+@pytest.mark.parametrize("read", [lambda path: read_image(path, (4, 4), 3), lambda path: read_audio(path, 8000, 8000)])
+def test_what_is_no_file(tmp_path, read):
+    os.mkfifo(tmp_path / "a.png")
+    (tmp_path / "b.png").symlink_to("b.png")
+    for name, message in (
+        ("", "is a folder, not a file"),
+        ("a.png", "is not a regular file but a pipe"),
+        ("b.png", "b.png cannot be opened: Too many levels of symbolic links"),
+        ("c" * 300, "cannot be opened: File name too long"),
+        ("c\0.png", r"c\\x00\.png cannot be opened"),
+    ):
+        with pytest.raises(InputError, match=message):
+            read(str(tmp_path / name))
 
 
 def test_sizing_takes_the_central_part():
@@ -86,7 +253,19 @@ def test_the_array_is_left_as_it_was():
 
 
 @pytest.mark.parametrize(
-    ("content", "message"), [(b"", "is empty"), (b"no image", "not an image"), (None, "is not found")]
+    ("content", "message"),
+    [
+        (b"", "is empty"),
+        (b"no image at all", "not an image that can be read: its kind is unknown, it begins with b'no image at '"),
+        (None, "is not found"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n%%EndComments\n", "it is PostScript"),
+        (
+            b"\x89PNG\r\n\x1a\n"
+            + png_chunk(b"IHDR", struct.pack(">IIBBBBB", 30_000, 30_000, 8, 2, 0, 0, 0))
+            + png_chunk(b"IDAT", b""),
+            r"too large: Image size \(900000000 pixels\) exceeds limit of 178956970 pixels",
+        ),
+    ],
 )
 def test_broken_files(tmp_path, content, message):
     path = tmp_path / "a.png"
@@ -110,6 +289,8 @@ def test_truncated_files(tmp_path, name):
 def test_values_out_of_range(write_image):
     with pytest.raises(InputError, match=r"a\.tif: its values reach from 7 to 7"):
         read_image(str(write_image("a.tif", "F", colour=7.0)), (4, 4), 3)
+    with pytest.raises(InputError, match=r"a\.tif: it has values that are not numbers"):
+        read_image(str(write_image("a.tif", "F", colour=float("nan"))), (4, 4), 3)
 
 
 @pytest.mark.parametrize("array", [np.zeros((4, 4)), np.zeros((4, 4, 2), np.uint8), np.zeros((0, 4), np.uint8)])
@@ -170,7 +351,7 @@ def test_strongest_posterizing_keeps_a_bit():
     ("build", "message"),
     [
         (lambda s: ImageData(s, channels=4), "channels is 4"),
-        (lambda s: ImageData(s, size=0), r"size is \(0, 0\)"),
+        (lambda s: ImageData(s, size=0), "size is 0"),
         (lambda s: ImageData(s, batch_size=0).setup(), "batch_size is 0"),
         (lambda s: ImageAugment(erase=2.0), "erase"),
         (lambda s: ImageAugment(random_resized_crop=(0.5, 0.1)), "random_resized_crop"),

@@ -104,7 +104,7 @@ def test_what_cannot_be_split(rule, data, message):
 
 @pytest.mark.parametrize("arguments", [{"val": -0.1}, {"val": 0.5, "test": 0.5}])
 def test_fractions_must_leave_something(arguments):
-    with pytest.raises(InputError, match="fractions"):
+    with pytest.raises(InputError, match="fraction"):
         ByRatio(**arguments)
 
 

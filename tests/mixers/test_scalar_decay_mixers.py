@@ -222,18 +222,16 @@ def test_heads_read_shared_features_in_place() -> None:
 def test_what_cannot_be_built_says_which_numbers() -> None:
     with pytest.raises(ValueError, match="head_dim 3 must be even"):
         MILA(6, head_dim=3)
-    with pytest.raises(ValueError, match="kernel must be odd and positive, not 4"):
+    with pytest.raises(ValueError, match="kernel is 4; it must be odd"):
         MILA(DIM, kernel=4)
     with pytest.raises(ValueError, match=r"expand 1.25 of dim 8 gives 10 values.*4 heads"):
         Retention(DIM, head_dim=2, expand=1.25)
     with pytest.raises(ValueError, match="head_dim 3 does not divide dim 8"):
         Retention(DIM, head_dim=3)
-    with pytest.raises(ValueError, match="state must be at least 1, not 0"):
-        VSSD(DIM, state=0)
-    with pytest.raises(ValueError, match=r"expand \* dim must be at least 1, not 0"):
+    with pytest.raises(ValueError, match=r"expand 0.1 of dim 8 leaves no inner channel"):
         SSD(DIM, expand=0.1)
-    with pytest.raises(ValueError, match="conv must be at least 1, not 0"):
-        SSD(DIM, conv=0)
-    for cls in (BiSSD, Hydra):
-        with pytest.raises(ValueError, match="conv must be odd and at least 1, not 4"):
+    with pytest.raises(ValueError, match=r"head_dim 3 does not divide expand \* dim 16"):
+        SSD(DIM, head_dim=3)
+    for cls in (BiSSD, Hydra, VSSD):
+        with pytest.raises(ValueError, match="conv is 4; it must be odd"):
             cls(DIM, conv=4)

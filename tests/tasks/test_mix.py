@@ -73,7 +73,6 @@ def test_the_share_of_mixed_batches() -> None:
     assert 85 < mixed < 155  # 120, and four standard deviations of 9
 
 
-@pytest.mark.parametrize("arguments", [{}, {"mixup": -0.1, "cutmix": 1.0}, {"cutmix": -1.0, "mixup": 2.0}])
-def test_nothing_to_mix_is_refused(arguments: dict[str, float]) -> None:
+def test_nothing_to_mix_is_refused() -> None:
     with pytest.raises(ValueError, match="mixup or cutmix above 0"):
-        Mix(**arguments)
+        Mix()

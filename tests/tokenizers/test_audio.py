@@ -138,8 +138,11 @@ def test_what_does_not_fit_is_refused() -> None:
         AudioPatches(8, LogMel(RATE, 8))
     with pytest.raises(ValueError, match="frames, mel bands"):
         AudioPatches(8, RATE, patch=[16])
-    with pytest.raises(ValueError, match="sample_rate"):
-        LogMel(0, 32)
+    short = {"sample_rate": RATE, "samples": RATE // 10}
+    with pytest.raises(ValueError, match="window_ms is 200 and sounds have 100 ms at most"):
+        AudioFrames(8, LogMel(RATE, 32, window_ms=200)).check(short)
+    with pytest.raises(ValueError, match=r"patch is \[16, 16\] and sounds have 11 frames"):
+        AudioPatches(8, LogMel(RATE, 32)).check(short)
 
 
 def test_spec_augment_hides_no_more_than_it_says() -> None:

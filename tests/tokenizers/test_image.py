@@ -65,3 +65,9 @@ def test_other_channels_are_refused_before_training(given: int) -> None:
         ImagePatches(8).fit([torch.rand(given, 16, 16)])
     with pytest.raises(ValueError, match="`channels`"):
         ImagePatches(8)(torch.rand(2, given, 16, 16))
+
+
+def test_a_patch_larger_than_the_images_is_refused_before_training() -> None:
+    ImagePatches(8, patch=16).check({"size": [8, 16], "channels": 3})  # the shorter side is padded
+    with pytest.raises(ValueError, match=r"patch is 1000 and the images have 8 x 16 pixels: .* such as 2"):
+        ImagePatches(8, patch=1000).check({"size": [8, 16], "channels": 3})
