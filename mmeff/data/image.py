@@ -15,7 +15,7 @@ from torch import Tensor
 
 from mmeff.data.base import ClassificationData, Part, make_part
 from mmeff.data.examples import Examples, Source
-from mmeff.data.image_file import image_size, read_pixels
+from mmeff.data.image_file import image_size, pixels_of, read_pixels
 from mmeff.data.splits import SplitRule
 from mmeff.errors import InputError, whole, within
 
@@ -75,8 +75,8 @@ def read_image(
 ) -> Tensor:
     """Decode an image and bring it to size (H, W): its largest central part of that shape, resized (bilinear).
 
-    item     the path of a file of any kind that Pillow reads (see `mmeff.data.image_file.read_pixels`), or a uint8
-             array (h, w) or (h, w, 1 | 3)
+    item     the path of a file of any kind that Pillow reads (see `mmeff.data.image_file.read_pixels`), a Pillow
+             image, or a uint8 array (h, w) or (h, w, 1 | 3)
     augment  random changes, drawn from the global generators of `random`, numpy and torch
 
     Returns float32 (channels, H, W) in [0, 1]. InputError if the file is no image, or a broken one.
@@ -85,6 +85,8 @@ def read_image(
 
     if isinstance(item, str | os.PathLike):
         image = _as_tensor(read_pixels(item, channels), channels)
+    elif hasattr(item, "getexif"):
+        image = _as_tensor(pixels_of(item, channels), channels)
     else:
         image = _as_tensor(np.array(item), channels)  # a copy, which torch may write to
     h, w = image.shape[1:]

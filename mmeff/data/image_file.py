@@ -45,7 +45,10 @@ def _reading(path: Path, read: Callable[[Any], Read]) -> Read:
     check_file(path)
     try:
         try:
-            return read(path)
+            # As a file, not by its name: Pillow 13 maps what it opens by name into memory, and reads some turned TIFFs
+            # there as if they were not.
+            with open(path, "rb") as file:
+                return read(file)
         # Pillow's decoders raise whatever a broken file makes them trip over: OSError, SyntaxError, struct.error...
         except (SyntaxError, ValueError, OSError) as error:
             if isinstance(error, InputError) or (mended := _mended(path, read)) is None:
@@ -69,7 +72,7 @@ def _refusal(path: Path, error: Exception) -> InputError:
         )
     if isinstance(error, UnidentifiedImageError):
         with open(path, "rb") as file:
-            return unreadable(path, "an image", f"its kind is unknown, it begins with {file.read(12)!r}")
+            return unreadable(path, "an image", f"its kind is unknown to Pillow, it begins with {file.read(12)!r}")
     return unreadable(path, "an image", error)
 
 
@@ -78,7 +81,9 @@ def _size(file: Any) -> tuple[int, int]:
 
     with Image.open(file) as image:
         width, height = image.size
-        return (width, height) if _orientation(image) >= 5 else (height, width)
+        # Of a TIFF, Pillow gives the size as it will be when it is upright.
+        lies = _orientation(image) >= 5 and image.format != "TIFF"
+        return (width, height) if lies else (height, width)
 
 
 def _pixels(file: Any, channels: int) -> np.ndarray:
@@ -87,14 +92,21 @@ def _pixels(file: Any, channels: int) -> np.ndarray:
     with Image.open(file) as image:
         if image.format == "EPS":  # Pillow would run it: PostScript is a program
             raise InputError("it is PostScript, which is not read. Convert it to PNG")
-        if image.width * image.height > MOST_PIXELS:
-            small = _reduced(image)
-        else:
-            image.load()
-            small = image
-        turn = _orientation(image)
-        upright = small if turn == 1 else small.transpose(Image.Transpose[_TRANSPOSES[turn]])
-        return np.array(_as_rgb_or_grey(upright, channels))
+        return pixels_of(image, channels)
+
+
+def pixels_of(image: "Image.Image", channels: int) -> np.ndarray:
+    """The pixels of an open image, as `read_pixels` gives them. InputError if its values have no known scale."""
+    from PIL import Image
+
+    if image.width * image.height > MOST_PIXELS:
+        small = _reduced(image)
+    else:
+        image.load()
+        small = image
+    turn = _orientation(image)
+    upright = small if turn == 1 else small.transpose(Image.Transpose[_TRANSPOSES[turn]])
+    return np.array(_as_rgb_or_grey(upright, channels))
 
 
 #: EXIF orientation -> the name of Pillow's transposition.

@@ -11,8 +11,8 @@ from mmeff.spec import DataSpec
 def read_raw(spec: DataSpec, item: Any) -> Any:
     """The raw signal of an item, prepared as `spec` says: what a model that was trained under `spec` must be shown.
 
-    item  the path of an image or sound; an array (H, W) or (H, W, C) uint8; a pair (waveform (S,), its sample rate);
-          a string
+    item  the path of an image or sound; a Pillow image, or an array (H, W) or (H, W, C) uint8; a pair (waveform (S,) or
+          (S, channels), float, int16, int32 or uint8, its sample rate); a string
 
     Returns float32 (C, H, W) in [0, 1], float32 (S,) in [-1, 1], or a string. InputError if it cannot be read.
     """

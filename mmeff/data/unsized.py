@@ -25,8 +25,9 @@ def sized(data: bytes) -> io.BytesIO:
     """The file, made to say that it goes on to its end: libsndfile reads no further than a header says."""
     if data[:4] == b".snd":  # AU
         data = data[:8] + b"\xff" * 4 + data[12:]
-    elif data[:4] in (b"RIFF", b"RF64") and data[8:12] == b"WAVE":
-        data = _with_data_size(b"RIFF" + data[4:], 12, 4, "little")
+    elif data[:4] in (b"RIFF", b"RF64", b"RIFX") and data[8:12] == b"WAVE":
+        name = data[:4].replace(b"RF64", b"RIFF")
+        data = _with_data_size(name + data[4:], 12, 4, "big" if name == b"RIFX" else "little")
     elif data[:4] == b"caff":
         data = _with_data_size(data, 8, 8, "big")
     elif data[:4] == b"OggS":

@@ -99,6 +99,28 @@ def test_exif_turns_the_image(tmp_path, orientation, shape, corner):
     assert quarter.mean() > 0.95 and image.mean() == pytest.approx(0.25, abs=0.02)
 
 
+@pytest.mark.parametrize("name", ["a.tif", "a.webp", "a.png"])
+def test_other_files_are_turned_as_well(tmp_path, name):
+    from PIL import Image
+
+    pixels = np.zeros((16, 8), np.uint8)
+    pixels[:8, :4] = 255
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(pixels).save(tmp_path / name, exif=exif)
+    assert image_size(tmp_path / name) == (8, 16)
+    assert read_image(tmp_path / name, (8, 16), 1)[0, :4, 8:].mean() > 0.95
+
+
+def test_pillow_images_are_read_as_files_are():
+    from PIL import Image
+
+    image = Image.new("P", (8, 8), 1)
+    image.putpalette([0, 0, 0, 255, 0, 51])
+    assert read_image(image, (4, 4), 3).mean((1, 2)).tolist() == pytest.approx([1, 0, 0.2])
+    assert read_image(Image.new("RGBA", (8, 8), (255, 0, 0, 0)), (4, 4), 1).eq(1).all()
+
+
 @pytest.mark.parametrize("rest", ["a unit beyond 16 bits", "an offset beyond the end", "a pointer to nothing", "cut"])
 def test_exif_that_is_broken_elsewhere_still_turns_the_image_or_leaves_it(tmp_path, rest):
     turned = tiff_entry(0x0112, 3, struct.pack("<H", 6))
@@ -256,7 +278,10 @@ def test_the_array_is_left_as_it_was():
     ("content", "message"),
     [
         (b"", "is empty"),
-        (b"no image at all", "not an image that can be read: its kind is unknown, it begins with b'no image at '"),
+        (
+            b"no image at all",
+            "an image that can be read: its kind is unknown to Pillow, it begins with b'no image at '",
+        ),
         (None, "is not found"),
         (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n%%EndComments\n", "it is PostScript"),
         (
