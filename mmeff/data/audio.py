@@ -183,8 +183,8 @@ class AudioData(ClassificationData):
         seed: int = 0,
     ):
         super().__init__(num_workers, seed)
-        whole(1, sample_rate=sample_rate)
-        within(f"[{SHORTEST}, inf)", seconds=seconds)
+        whole(1, **{"data.sample_rate": sample_rate})  # tokenizers have one as well
+        within(f"[{SHORTEST}, inf)", **{"data.seconds": seconds})
         self.source, self.sample_rate, self.seconds = source, sample_rate, seconds
         self.augment = augment or AudioAugment()
         self.batch_size, self.split = batch_size, split

@@ -16,8 +16,8 @@ from mmeff.errors import InputError, spelled
 if TYPE_CHECKING:
     from soundfile import SoundFile
 
-#: Frames that a byte holds at most: 65,535 of silence in the 12 bytes of a block of FLAC. Where libsndfile says more, the
-#: header counts nothing; to seek there can take for ever.
+#: Frames that a byte holds at most: 65,535 of silence in the 12 bytes of a block of FLAC. Where libsndfile says more,
+#: the header counts nothing; to seek there can take for ever.
 DENSEST = 10_000
 #: Kinds of samples that have no full scale.
 FLOATS = ("FLOAT", "DOUBLE")

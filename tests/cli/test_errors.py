@@ -107,8 +107,8 @@ def test_a_folder_without_files(fit, fails, here):
 @pytest.mark.parametrize(
     ("val", "test", "parts"),
     [
-        ("0.5", "0.5", ["fractions (0.5, 0.5) must not be negative, and leave something to train on"]),
-        ("-0.1", "0.1", ["fractions (-0.1, 0.1) must not be negative"]),
+        ("0.5", "0.5", ["fractions (0.5, 0.5) must leave something to train on"]),
+        ("-0.1", "0.1", ["a fraction of the split (val, test) is -0.1; it must be in [0, 1)"]),
         ("0.45", "0.45", ["the val split is empty: give it examples, or use another split rule or fraction"]),
     ],
 )
@@ -120,9 +120,12 @@ def test_ratios_that_leave_a_split_empty(fit, fails, photos, here, val, test, pa
 @pytest.mark.parametrize(
     ("words", "parts"),
     [
-        (["--data.sample_rate", "0"], ["data.sample_rate is 0; it must be 1 Hz at least"]),
-        (["--model.tokenizer.log_mel.sample_rate", "0"], ["sample_rate must be positive, got 0"]),
-        (["--data.seconds", "0.01"], ["data.seconds is 0.01; sounds need 0.025 at least"]),
+        (["--data.sample_rate", "0"], ["data.sample_rate is 0; it must be a whole number of at least 1"]),
+        (
+            ["--model.tokenizer.log_mel.sample_rate", "0"],
+            ["sample_rate is 0; it must be a whole number of at least 51"],
+        ),
+        (["--data.seconds", "0.01"], ["data.seconds is 0.01; it must be in [0.025, inf)"]),
         (
             ["--data.sample_rate", "8000"],
             ["8000 Hz", "16000 Hz", "set data.sample_rate to 16000 or", "log_mel.sample_rate"],
@@ -194,10 +197,10 @@ def test_texts_that_are_cut_are_counted(fit, trained, capsys):
         (["--trainer.accelerator", "gpuu"], ["accelerator", "'gpuu'", "cpu"]),
         (["--model.dropout", "[1"], ["--model.dropout: '[1' is not YAML: line 1"]),
         (["--model.mix", "{mixup: 0}"], ["mix needs mixup or cutmix above 0, got mixup = 0.0, cutmix = 0.0\n"]),
-        (["--model.dropout", "2"], ["dropout", "between 0 and 1", "2.0"]),
-        (["--model.backbone.depth", "0"], ["a backbone needs a depth of 1 or more", "got depth = 0"]),
+        (["--model.dropout", "2"], ["dropout is 2.0; it must be in [0, 1)"]),
+        (["--model.backbone.depth", "0"], ["depth is 0; it must be a whole number of at least 1"]),
         (["--model.backbone.mixer.head_dim", "5"], ["head_dim 5 does not divide dim 32"]),
-        (["--model.optimizer.lr", "-1"], ["lr and weight_decay must be 0 or more, got -1"]),
+        (["--model.optimizer.lr", "-1"], ["lr is -1.0; it must be in [0, inf)"]),
         (["--data.batch_size", "0"], ["batch_size is 0"]),
         (["--data.source", "mmeff.data.ImageFoldr"], ["data.source: mmeff.data has no ImageFoldr", "ImageFolder?"]),
         (["-c", "nowhere.yaml"], ["no recipe at nowhere.yaml", "mmeff list recipes"]),
@@ -340,7 +343,7 @@ def test_a_file_that_is_no_checkpoint(fit, fails, here, trained, command, write,
         ),
         (
             lambda model: model["init_args"]["backbone"]["init_args"].update(depth=0),
-            ["does not fit this version of mmeff: model.backbone: a backbone needs a depth of 1 or more"],
+            ["does not fit this version of mmeff: model.backbone: depth is 0"],
         ),
         (
             lambda model: model["init_args"].update(tokenizer={"class_path": "os.system"}),
