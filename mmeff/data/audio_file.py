@@ -66,14 +66,16 @@ def read_samples(path: Path, seconds: float, place: float) -> tuple[np.ndarray, 
             wave = _from_the_beginning(stamp[0], int(max(0, whole.frames - wanted) * place), wanted)
             return levelled(wave, whole.peak, path), rate
         peak = peak_of(wave)
-        # Lossy formats overshoot a little, as all decoders of them do: the rest is decoded only if this part does.
+        # All decoders of lossy formats overshoot a little: the rest of a file is decoded only if this part does.
         if partly and (floats or peak > 1):
             peak = _survey(*stamp).peak
         return levelled(wave, peak, path), rate
-    except (soundfile.SoundFileError, OverflowError, MemoryError, TypeError) as error:
-        error = reason or error
+    except InputError:
+        raise
+    except (soundfile.SoundFileError, OSError, OverflowError, MemoryError, TypeError, ValueError) as error:
+        first = error if isinstance(error, OSError) else reason or error
         # libsndfile's own words; the whole error repeats the path
-        raise unreadable(path, "a sound", getattr(error, "error_string", error)) from None
+        raise unreadable(path, "a sound", getattr(first, "error_string", first)) from None
 
 
 def peak_of(wave: np.ndarray) -> float:

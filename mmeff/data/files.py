@@ -26,7 +26,7 @@ def check_file(path: str | os.PathLike[Any]) -> os.stat_result:
 
 def unreadable(path: str | os.PathLike[Any], kind: str, error: BaseException | str) -> InputError:
     """Says that a file is no image or sound that can be read, and the decoder's reason."""
-    if isinstance(error, PermissionError | IsADirectoryError):
-        error = error.strerror or ""
+    if isinstance(error, OSError) and error.strerror:
+        error = error.strerror  # without the path
     reason = str(error).strip().rstrip(".") or type(error).__name__
     return InputError(f"{spelled(path)} is not {kind} that can be read: {reason}. Replace it or take it out")

@@ -49,9 +49,11 @@ def _reading(path: Path, read: Callable[[Any], Read]) -> Read:
             # there as if they were not.
             with open(path, "rb") as file:
                 return read(file)
+        except (InputError, MemoryError):
+            raise
         # Pillow's decoders raise whatever a broken file makes them trip over: OSError, SyntaxError, struct.error...
-        except (SyntaxError, ValueError, OSError) as error:
-            if isinstance(error, InputError) or (mended := _mended(path, read)) is None:
+        except Exception:
+            if (mended := _mended(path, read)) is None:
                 raise
             return mended
     except InputError as error:

@@ -15,7 +15,10 @@ def check_raw(raw: Any, shape: str, scale: str) -> None:
     axes = shape.count(",") + 1
     if not isinstance(raw, Tensor) or not raw.is_floating_point() or raw.ndim != axes:
         found = f"{raw.dtype} {tuple(raw.shape)}" if isinstance(raw, Tensor) else type(raw).__name__
-        raise InputError(f"the raw batch is {found}; it must be a floating-point tensor {shape} with values in {scale}")
+        raise InputError(
+            f"the raw batch is {found}; it must be a floating-point tensor {shape} in {scale}: divide integers by "
+            "their full scale"
+        )
 
 
 class Tokenizer(nn.Module, ABC):

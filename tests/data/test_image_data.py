@@ -150,6 +150,7 @@ LARGE = zlib.compress(bytes(5_000_000))
         ([png_chunk(b"iCCP", b"key\0\0" + LARGE)], 33),
         ([png_chunk(b"zTXt", b"key\0\0" + LARGE)], -12),  # after the pixels
         ([png_chunk(b"tEXt", b"key\0text", checksum=0)], 33),
+        ([png_chunk(b"pHYs", b"1")], 33),
     ],
 )
 def test_texts_and_profiles_of_a_png_are_none_of_its_pixels(write_image, chunks, at):
