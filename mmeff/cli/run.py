@@ -16,6 +16,7 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveCon
 
 from mmeff.cli.baseline import compare_with_baselines
 from mmeff.cli.curves import loggers
+from mmeff.cli.place import Place
 from mmeff.cli.progress import EpochLines, TimeAhead
 from mmeff.cli.recipe import Recipe, compose
 from mmeff.data import ClassificationData, collate
@@ -163,6 +164,7 @@ def run_callbacks(run: Path, command: str, trainer: dict[str, Any]) -> list[Call
         *(bar or [EpochLines()]),
         TimeAhead(),
         RandomState(),
+        Place(),
         NaNGuard(run / "last_good.ckpt"),
         StopOnInterrupt(run / "last.ckpt"),
         *([LearningRateMonitor("step")] if logs else []),

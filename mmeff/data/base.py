@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from lightning.pytorch import LightningDataModule
+from lightning.pytorch import LightningDataModule, Trainer
+from lightning.pytorch.utilities import rank_zero_only
 
 from mmeff.data.examples import Examples
 from mmeff.data.loader import ResumableLoader, Signals
@@ -44,8 +45,8 @@ class ClassificationData(LightningDataModule, ABC):
         self.parts: dict[str, Part] = {}
         self.specs: dict[str, DataSpec] = {}
         self._loaders: list[ResumableLoader] = []
-        self._training: ResumableLoader | None = None
-        self._resume: dict[str, int] = {}
+        self.training: ResumableLoader | None = None
+        self._resume: dict[str, Any] = {}
 
     @abstractmethod
     def load(self) -> dict[str, Part]:
@@ -61,22 +62,27 @@ class ClassificationData(LightningDataModule, ABC):
             self._loaders.pop().close()
 
     def state_dict(self) -> dict[str, Any]:
-        """Where training stands in the data.
+        """Where training stands in the data: behind the last batch of which the optimizer has made a step.
 
         Lightning saves this of the loader too, but never loads it into a run whose optimizer asked for
         `trainer.estimated_stepping_batches`: the loader is made then, before the state of the loops is read.
         """
-        return {} if self._training is None else self._training.state_dict()
+        return {} if self.training is None else self.training.state_without(unfinished(self.trainer))
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self._resume = state_dict
 
     def train_dataloader(self) -> ResumableLoader:
-        self._training = self._loader("train")
+        self.training = self._loader("train")
         if self._resume:
-            self._training.load_state_dict(self._resume)
+            self.training.load_state_dict(self._resume)
+            if self.training.skipped:
+                rank_zero_only(print)(
+                    "the training examples are not those of the checkpoint: "
+                    "this epoch leaves out as many as it had seen, others than those perhaps"
+                )
             self._resume = {}
-        return self._training
+        return self.training
 
     def val_dataloader(self) -> ResumableLoader | list[Any]:
         return self._loader("val") if self._signals("val") else []
@@ -174,6 +180,17 @@ def make_part(
             seed=seed,
         )
     return Part(spec, splits)
+
+
+def unfinished(trainer: Trainer | None) -> int:
+    """Batches since the optimizer's last step in this epoch: of those whose gradients are being summed up."""
+    if trainer is None:
+        return 0
+    progress = trainer.fit_loop.epoch_loop.batch_progress
+    batches: Any = progress.current
+    if batches.processed == batches.ready and progress.is_last_batch:
+        return 0
+    return batches.ready - batches.processed // trainer.accumulate_grad_batches * trainer.accumulate_grad_batches
 
 
 @dataclass(frozen=True)

@@ -62,6 +62,8 @@ class Classification(LightningModule, ABC):
         self.specs: dict[str, DataSpec] = {}
         #: Where it came from, in plain values: what `mmeff.load` builds the same model from.
         self.recipe: dict[str, Any] | None = None
+        #: Steps of the whole run where it goes on from a checkpoint; None: what the Trainer estimates.
+        self.total_steps: float | None = None
         init_weights(self, depth=len(backbone.layers()))
 
     def prepare(self, specs: dict[str, DataSpec], samples: dict[str, Any] | None = None) -> None:
@@ -202,7 +204,7 @@ class Classification(LightningModule, ABC):
     def configure_optimizers(self) -> Any:
         inner = self.backbone.layers()
         layers = [list(self.tokenizers.values()), *([layer] for layer in inner), list(self.heads.values())]
-        steps = self.trainer.estimated_stepping_batches
+        steps = self.total_steps or self.trainer.estimated_stepping_batches
         if math.isinf(steps):
             raise InputError(
                 "set trainer.max_epochs or trainer.max_steps: the learning rate falls towards the last step"
