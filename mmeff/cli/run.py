@@ -22,6 +22,7 @@ from mmeff.cli.recipe import Recipe, compose
 from mmeff.data import ClassificationData, collate
 from mmeff.errors import InputError, as_input_error
 from mmeff.tasks import Classification
+from mmeff.tasks.distributed import allow_unused_parameters, leave_group, say
 from mmeff.tasks.report import TestReport
 from mmeff.tasks.safety import (
     BestCheckpoint,
@@ -58,6 +59,7 @@ class Cli(LightningCLI):
     def after_instantiate_classes(self) -> None:
         assert isinstance(self.model, Classification) and isinstance(self.datamodule, ClassificationData)
         self.model.recipe = self.described()
+        allow_unused_parameters(self.trainer, self.model)
         self.datamodule.setup(self.subcommand)
         # A checkpoint brings what the tokenizers learnt.
         new = self.subcommand == "fit" and self.config_init["fit"].ckpt_path is None
@@ -69,8 +71,8 @@ class Cli(LightningCLI):
                 {task: collate(task, self.datamodule.specs[task], raw[:2]) for task, raw in samples.items()}
             )
         millions = sum(p.numel() for p in self.model.parameters()) / 1e6
-        print(self.datamodule.summary())
-        print(f"{type(self.model.backbone).__name__}: {millions:.2f} M parameters in all")
+        say(self.datamodule.summary())
+        say(f"{type(self.model.backbone).__name__}: {millions:.2f} M parameters in all")
 
     def described(self) -> Recipe:
         """The model as parsed, for its checkpoints: strings and files that held values are resolved."""
@@ -95,6 +97,7 @@ def main(words: list[str]) -> int:
         cli = Cli(**cli_arguments(command, callbacks), args=[command, "--config", text, *flags])
     if command == "fit" and not dry:
         finish(cli, run)
+    leave_group()
     return 0
 
 
@@ -176,29 +179,21 @@ def run_callbacks(run: Path, command: str, trainer: dict[str, Any]) -> list[Call
 
 def finish(cli: Cli, run: Path) -> None:
     """After a fit: test the best checkpoint where there is a test split, and say what to do next."""
-    model, data = cli.model, cli.datamodule
+    model, data, trainer = cli.model, cli.datamodule, cli.trainer
+    run = trainer.strategy.broadcast(run)
     best = run / "best.ckpt"
-    if best.is_file() and cli.trainer.is_global_zero:
+    if best.is_file() and any("test" in part.splits for part in data.parts.values()):
         model.load_state_dict(read_checkpoint(best)["state_dict"])
-        if any("test" in part.splits for part in data.parts.values()):
-            tester = Trainer(
-                accelerator=cli.trainer.accelerator,
-                devices=1,
-                precision=cli.trainer.precision,
-                logger=False,
-                callbacks=[EpochLines(), TestReport(run)],
-                enable_progress_bar=False,
-                enable_model_summary=False,
-                enable_checkpointing=False,
-                limit_test_batches=cli.trainer.limit_test_batches,
-            )
-            tester.test(model, datamodule=data, verbose=False)
-            if tester.limit_test_batches == 1.0:
-                print(*compare_with_baselines(data, tester.callback_metrics), sep="\n")
+        # The same Trainer: all its processes test, each its share. It must not write over the curves of the fit.
+        trainer.loggers = []
+        trainer.callbacks = [EpochLines(), TestReport(run)]  # pyright: ignore[reportAttributeAccessIssue]
+        trainer.test(model, datamodule=data, verbose=False)
+        if trainer.is_global_zero and trainer.limit_test_batches == 1.0:
+            print(*compare_with_baselines(data, trainer.callback_metrics), sep="\n", flush=True)
     tasks = {name: '-t "a text"' if spec.modality == "text" else "FILE" for name, spec in data.specs.items()}
-    print(f"everything is in {run}. Label something of your own:")
+    say(f"everything is in {run}. Label something of your own:")
     for name, what in tasks.items():
-        print(f"  mmeff predict --ckpt {run} " + (f"--task {name} " if len(tasks) > 1 else "") + what)
+        say(f"  mmeff predict --ckpt {run} " + (f"--task {name} " if len(tasks) > 1 else "") + what)
 
 
 def quiet() -> None:
@@ -212,5 +207,6 @@ def quiet() -> None:
         ".*LeafSpec.*is deprecated.*",
         ".*callbacks used to create the checkpoint.*",
         ".*The dirpath has changed.*",
+        ".*Grad strides do not match bucket view strides.*",
     ):
         warnings.filterwarnings("ignore", message)

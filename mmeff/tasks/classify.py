@@ -139,7 +139,9 @@ class Classification(LightningModule, ABC):
         task, label = batch["task"], batch["label"]
         spec = self.specs[task]
         logits = self(task, batch[spec.modality], batch.get("lengths")).float()
-        getattr(self, f"{stage}_{task}").update(logits, label.int() if spec.multilabel else label)
+        counted = 0 if batch.get("repeated") else len(label)
+        if counted:
+            getattr(self, f"{stage}_{task}").update(logits, label.int() if spec.multilabel else label)
         loss_of = F.binary_cross_entropy_with_logits if spec.multilabel else F.cross_entropy
         loss = loss_of(logits, label)
         if self.trainer.state.fn != "fit" and not loss.isfinite():
@@ -147,7 +149,7 @@ class Classification(LightningModule, ABC):
                 f"the model gives numbers that are NaN or infinite, first for {batch['id'][0]}: its weights, or the "
                 "statistics of its tokenizer, are not those of a trained model"
             )
-        self.log(f"{stage}/loss", loss, on_step=False, on_epoch=True, batch_size=len(label), sync_dist=True)
+        self.log(f"{stage}/loss", loss, on_step=False, on_epoch=True, batch_size=counted, sync_dist=True)
         return logits
 
     def on_validation_epoch_end(self) -> None:

@@ -51,7 +51,8 @@ class TestReport(Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        self.results[batch["task"]].add(batch, outputs)
+        if not batch.get("repeated"):
+            self.results[batch["task"]].add(batch, outputs)
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         ranks = all_ranks(self.results)
