@@ -153,8 +153,16 @@ def set_defaults(recipe: Recipe, command: str, run: Path) -> None:
     trainer.setdefault("enable_model_summary", False)
     trainer.setdefault("plugins", [{"class_path": "mmeff.tasks.safety.AtomicCheckpointIO"}])
     trainer.setdefault("enable_progress_bar", sys.stdout.isatty())
-    if torch.cuda.is_available() and trainer.get("accelerator", "auto") in ("auto", "gpu", "cuda"):
+    if trainer.get("precision") in ("bf16-true", "16-true"):
+        half = {"class_path": "mmeff.tasks.precision.HalfButSounds", "init_args": {"precision": trainer["precision"]}}
+        trainer["plugins"] = [*as_list(trainer["plugins"]), half]
+        del trainer["precision"]
+    elif torch.cuda.is_available() and trainer.get("accelerator", "auto") in ("auto", "gpu", "cuda"):
         trainer.setdefault("precision", "bf16-mixed")
+
+
+def as_list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [] if value is None else [value]
 
 
 def run_callbacks(run: Path, command: str, trainer: dict[str, Any]) -> list[Callback]:

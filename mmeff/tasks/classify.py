@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, overload
 import torch
 import torch.nn.functional as F
 from lightning.pytorch import LightningModule
+from lightning.pytorch.plugins import MixedPrecision
 from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor, nn
 from torchmetrics import MetricCollection
@@ -211,7 +212,8 @@ class Classification(LightningModule, ABC):
             raise InputError(
                 "set trainer.max_epochs or trainer.max_steps: the learning rate falls towards the last step"
             )
-        optimizer, schedule = self.optimizer_config.build(layers, int(steps))
+        autocast = isinstance(self.trainer.precision_plugin, MixedPrecision)
+        optimizer, schedule = self.optimizer_config.build(layers, int(steps), autocast)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:

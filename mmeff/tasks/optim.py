@@ -37,8 +37,13 @@ class AdamWCosine:
             raise InputError(f"betas is {self.betas}; it must be two numbers")
         within("[0, 1]", warmup=self.warmup, min_lr=self.min_lr, layer_decay=self.layer_decay)
 
-    def build(self, layers: list[list[nn.Module]], steps: int) -> tuple[optim.Optimizer, LambdaLR]:
-        """layers: from the input to the head; modules at the same depth stand in one list."""
+    def build(
+        self, layers: list[list[nn.Module]], steps: int, autocast: bool = False
+    ) -> tuple[optim.Optimizer, LambdaLR]:
+        """layers: from the input to the head; modules at the same depth stand in one list.
+
+        autocast: whether the run is one of mixed precision, whatever the device.
+        """
         # A group is a launch of its own: layers that are treated alike share one.
         groups: dict[tuple[float, float], list[nn.Parameter]] = {}
         for depth, modules in enumerate(layers):
@@ -50,8 +55,8 @@ class AdamWCosine:
         ]
         cuda = any(p.is_cuda for params in groups.values() for p in params)
         return (
-            # Lightning clips no gradients for a fused optimizer under autocast, which CUDA runs use.
-            optimizer := optim.AdamW(named, lr=self.lr, betas=self.betas, fused=not cuda),
+            # Lightning clips no gradients for a fused optimizer under autocast; CUDA runs use it by default.
+            optimizer := optim.AdamW(named, lr=self.lr, betas=self.betas, fused=not (cuda or autocast)),
             LambdaLR(optimizer, lambda step: self.factor(step, steps)),
         )
 

@@ -209,7 +209,9 @@ class NaNGuard(Callback):
         assert self.loss is not None
         grads = [p.grad for p in pl_module.parameters() if p.grad is not None]
         total = torch.nn.utils.get_total_norm(grads) + self.loss  # one transfer from the device, not hundreds
-        if bool(total.isfinite()):
+        # A scaler of fp16 gradients skips a step that overflows, and scales the next ones less.
+        scaled = getattr(trainer.precision_plugin, "scaler", None) is not None and bool(self.loss.isfinite())
+        if scaled or bool(total.isfinite()):
             self.buffers = None
             return
         where = self._locate(pl_module)

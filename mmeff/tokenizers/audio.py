@@ -38,7 +38,7 @@ class LogMel(nn.Module):
 
     (B, S) -> (B, T, M): Hann windows every 10 ms, T = 1 + S // hop, power in M mel bands, natural logarithm.
     AST and AuM take M = 128 (Gong et al. 2021, section 2.1); theirs are Kaldi's, with dither and pre-emphasis.
-    Frames past a clip's end are zero, which is the mean.
+    Frames past a clip's end are zero, which is the mean. All in fp32, whatever dtype the model is converted to.
     """
 
     mean: Tensor
@@ -76,6 +76,15 @@ class LogMel(nn.Module):
         self.register_buffer("mean", torch.zeros(()))
         self.register_buffer("std", torch.ones(()))
 
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "LogMel":
+        """Move to another device, but keep the dtype: a power spectrum needs the range and precision of fp32."""
+
+        def keep_dtype(tensor: Tensor) -> Tensor:
+            new = fn(tensor)
+            return new if new.dtype == tensor.dtype else tensor.to(new.device)
+
+        return super()._apply(keep_dtype, recurse)
+
     def check(self, preprocessing: dict[str, Any]) -> None:
         sample_rate, own = preprocessing["sample_rate"], self.sample_rate
         if sample_rate != own:
@@ -102,7 +111,7 @@ class LogMel(nn.Module):
         return zero_padding(x, frames), frames
 
     def _log(self, raw: Tensor) -> Tensor:
-        with torch.autocast(raw.device.type, enabled=False):  # a power spectrum needs more range than half precision
+        with torch.autocast(raw.device.type, enabled=False):
             return self.spectrogram(raw.float()).clamp_min(1e-8).log().mT
 
 
@@ -195,7 +204,8 @@ class AudioPatches(Tokenizer):
         (p, _), (s, _) = self.patch, self.stride
         rows = 1 + (frames - p).clamp_min(0).add(s - 1) // s  # patches that cover every true frame
         missing = p - x.shape[1] if x.shape[1] < p else -(x.shape[1] - p) % s
-        x = self.project(F.pad(x, (0, 0, 0, missing))[:, None])  # (B, D, T', F')
+        x = F.pad(x, (0, 0, 0, missing))[:, None].to(self.project.weight.dtype)
+        x = self.project(x)  # (B, D, T', F')
         grid = (x.shape[2], x.shape[3])
         return self.positions(Tokens(self.dropout(x.flatten(2).mT), grid, rows * grid[1]))
 
@@ -246,6 +256,7 @@ class AudioFrames(Tokenizer):
         x, frames = self.log_mel(raw, lengths_of(raw, lengths))
         if self.spec_augment is not None:
             x = self.spec_augment(x, frames)
+        x = x.to(self.conv1.weight.dtype)
         x = zero_padding(F.gelu(self.conv1(x.mT)).mT, frames)
         x = F.gelu(self.conv2(x.mT)).mT
         return self.positions(Tokens(self.dropout(x), (x.shape[1],), (frames - 1) // self.stride + 1))
@@ -289,7 +300,7 @@ class AudioWave(Tokenizer):
 
     def forward(self, raw: Tensor, lengths: Tensor | None = None) -> Tokens:
         lengths = lengths_of(raw, lengths)
-        x = silent_padding(raw, lengths)[..., None]  # (B, S, 1)
+        x = silent_padding(raw, lengths)[..., None].to(self.norms[0].weight.dtype)  # (B, S, 1)
         for conv, norm, s in zip(self.convs, self.norms, self.strides, strict=True):
             padded = F.pad(x.mT, (0, s + -x.shape[1] % s))  # windows start at every multiple of s and cover the end
             lengths = (lengths + s - 1) // s
