@@ -19,6 +19,7 @@ from mmeff.cli.curves import loggers
 from mmeff.cli.place import Place
 from mmeff.cli.progress import EpochLines, TimeAhead
 from mmeff.cli.recipe import Recipe, compose
+from mmeff.cli.trainer import check_processes, check_seed, check_values
 from mmeff.data import ClassificationData, collate
 from mmeff.errors import InputError, as_input_error
 from mmeff.tasks import Classification
@@ -41,9 +42,10 @@ class Cli(LightningCLI):
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         with as_input_error():
             self.config = parser.parse_args(args)
+        check_seed(self.config[str(self.config.subcommand)].get("seed_everything"))
 
     def instantiate_classes(self) -> None:
-        with as_input_error("the recipe cannot be built", MisconfigurationException):
+        with as_input_error("the recipe cannot be built", MisconfigurationException, ImportError):
             super().instantiate_classes()
 
     def _parse_ckpt_path(self) -> None:
@@ -51,10 +53,13 @@ class Cli(LightningCLI):
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         config = self.config_init[str(self.subcommand)]
+        check_values(config.trainer)
         if config.trainer.logger in (None, True):  # a test must not write over the curves of the fit
-            logs = self.subcommand == "fit" and not config.trainer.fast_dev_run
+            logs = self.subcommand == "fit" and not (config.trainer.fast_dev_run or config.trainer.barebones)
             kwargs["logger"] = loggers(Path(config.trainer.default_root_dir), config.ckpt_path) if logs else False
-        return super().instantiate_trainer(**kwargs)
+        trainer = super().instantiate_trainer(**kwargs)
+        check_processes(trainer)
+        return trainer
 
     def after_instantiate_classes(self) -> None:
         assert isinstance(self.model, Classification) and isinstance(self.datamodule, ClassificationData)
@@ -93,10 +98,13 @@ def main(words: list[str]) -> int:
     dry = bool(recipe["trainer"].get("fast_dev_run"))
     text = yaml.safe_dump(recipe, sort_keys=False, allow_unicode=True)
     callbacks = run_callbacks(run, command, recipe["trainer"])
-    with handlers_kept(), restoring(recipe.get("ckpt_path")):
-        cli = Cli(**cli_arguments(command, callbacks), args=[command, "--config", text, *flags])
-    if command == "fit" and not dry:
-        finish(cli, run)
+    try:
+        with handlers_kept(), restoring(recipe.get("ckpt_path")):
+            cli = Cli(**cli_arguments(command, callbacks), args=[command, "--config", text, *flags])
+        if command == "fit" and not dry:
+            finish(cli, run)
+    except MisconfigurationException as error:  # what Lightning finds out only when it has the data
+        raise InputError(" ".join(str(error).split())) from error
     leave_group()
     return 0
 
@@ -149,10 +157,11 @@ def set_defaults(recipe: Recipe, command: str, run: Path) -> None:
         recipe.setdefault("verbose", False)  # Lightning's table of the results; EpochLines says them in one
     trainer["default_root_dir"] = str(run)
     trainer.setdefault("use_distributed_sampler", False)  # the loaders of mmeff.data divide the data themselves
-    trainer.setdefault("log_every_n_steps", 10)
+    if not trainer.get("barebones"):  # which refuses even to be told how often to log
+        trainer.setdefault("log_every_n_steps", 10)
     trainer.setdefault("enable_model_summary", False)
     trainer.setdefault("plugins", [{"class_path": "mmeff.tasks.safety.AtomicCheckpointIO"}])
-    trainer.setdefault("enable_progress_bar", sys.stdout.isatty())
+    trainer.setdefault("enable_progress_bar", sys.stdout.isatty() and not trainer.get("barebones"))
     if trainer.get("precision") in ("bf16-true", "16-true"):
         half = {"class_path": "mmeff.tasks.precision.HalfButSounds", "init_args": {"precision": trainer["precision"]}}
         trainer["plugins"] = [*as_list(trainer["plugins"]), half]
@@ -169,8 +178,14 @@ def run_callbacks(run: Path, command: str, trainer: dict[str, Any]) -> list[Call
     bar: list[Callback] = [RichProgressBar(leave=True)] if trainer["enable_progress_bar"] else []
     if command != "fit":
         return [*bar, EpochLines(), *([TestReport(run)] if command == "test" else [])]
-    logs = trainer.get("logger") is not False and not trainer.get("fast_dev_run")
+    barebones = bool(trainer.get("barebones"))
+    logs = trainer.get("logger") is not False and not (trainer.get("fast_dev_run") or barebones)
     last: dict[str, Any] = {"dirpath": run, "filename": "last", "enable_version_counter": False}
+    checkpoints = [
+        BestCheckpoint(run),
+        ModelCheckpoint(**last, every_n_epochs=1, save_on_train_epoch_end=True),
+        ModelCheckpoint(**last, train_time_interval=timedelta(minutes=1)),
+    ]
     return [
         *(bar or [EpochLines()]),
         TimeAhead(),
@@ -179,9 +194,7 @@ def run_callbacks(run: Path, command: str, trainer: dict[str, Any]) -> list[Call
         NaNGuard(run / "last_good.ckpt"),
         StopOnInterrupt(run / "last.ckpt"),
         *([LearningRateMonitor("step")] if logs else []),
-        BestCheckpoint(run),
-        ModelCheckpoint(**last, every_n_epochs=1, save_on_train_epoch_end=True),
-        ModelCheckpoint(**last, train_time_interval=timedelta(minutes=1)),
+        *([] if trainer.get("enable_checkpointing") is False or barebones else checkpoints),
     ]
 
 
@@ -198,6 +211,8 @@ def finish(cli: Cli, run: Path) -> None:
         trainer.test(model, datamodule=data, verbose=False)
         if trainer.is_global_zero and trainer.limit_test_batches == 1.0:
             print(*compare_with_baselines(data, trainer.callback_metrics), sep="\n", flush=True)
+    if not any(run.glob("*.ckpt")):
+        return
     tasks = {name: '-t "a text"' if spec.modality == "text" else "FILE" for name, spec in data.specs.items()}
     say(f"everything is in {run}. Label something of your own:")
     for name, what in tasks.items():

@@ -41,6 +41,12 @@ class ClassificationData(LightningDataModule, ABC):
 
     def __init__(self, num_workers: int | None, seed: int):
         super().__init__()
+        if num_workers is not None and not 0 <= num_workers <= 64 * cores():
+            raise InputError(
+                f"num_workers is {num_workers}; it must lie between 0 (none) and 64 per core ({64 * cores()})"
+            )
+        if not isinstance(seed, int) or seed < 0:
+            raise InputError(f"the seed of the data is {seed}; it must be 0 or more")
         self.num_workers, self.seed = num_workers, seed
         self.parts: dict[str, Part] = {}
         self.specs: dict[str, DataSpec] = {}
@@ -74,6 +80,7 @@ class ClassificationData(LightningDataModule, ABC):
 
     def train_dataloader(self) -> ResumableLoader:
         self.training = self._loader("train")
+        self._check_interval(self.training.whole)
         if self._resume:
             self.training.load_state_dict(self._resume)
             if self.training.skipped:
@@ -111,6 +118,16 @@ class ClassificationData(LightningDataModule, ABC):
             kind = "labels (several an example)" if part.spec.multilabel else "classes"
             lines.append(f"{key}: {sum(sizes.values())} examples, {len(part.spec.classes)} {kind}, {split}")
         return "\n".join(lines)
+
+    def _check_interval(self, batches: int) -> None:
+        trainer = self.trainer
+        if trainer is None or trainer.check_val_every_n_epoch is None or not trainer.limit_val_batches:
+            return
+        if isinstance(trainer.val_check_interval, int) and 0 < batches < trainer.val_check_interval:
+            raise InputError(
+                f"trainer.val_check_interval is {trainer.val_check_interval}, and an epoch has {batches} batches: make "
+                "it smaller, or set trainer.check_val_every_n_epoch to null to count batches over epochs"
+            )
 
     def _signals(self, split: str) -> list[Signals]:
         return [part.splits[split] for part in self.parts.values() if split in part.splits]
@@ -211,5 +228,9 @@ def _default_workers(signals: list[Signals]) -> int:
             len(part) <= 20_000 and not isinstance(part.items[0], str | os.PathLike)
         )
 
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return 0 if all(map(at_hand, signals)) else min(16, cores - 1)
+    return 0 if all(map(at_hand, signals)) else min(16, cores() - 1)
+
+
+def cores() -> int:
+    """Number of CPU cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -166,6 +166,7 @@ class ResumableLoader:
         self._start = 0
         self._begun = False
         self._waiting = _Waiting()
+        num_workers = min(num_workers, len(self))
         self._batches: DataLoader | None = DataLoader(
             _Batches(self.parts),
             batch_size=None,

@@ -300,7 +300,7 @@ class AudioWave(Tokenizer):
 
     def forward(self, raw: Tensor, lengths: Tensor | None = None) -> Tokens:
         lengths = lengths_of(raw, lengths)
-        x = silent_padding(raw, lengths)[..., None].to(self.norms[0].weight.dtype)  # (B, S, 1)
+        x = silent_padding(raw, lengths)[..., None].to(next(self.parameters()).dtype)  # (B, S, 1)
         for conv, norm, s in zip(self.convs, self.norms, self.strides, strict=True):
             padded = F.pad(x.mT, (0, s + -x.shape[1] % s))  # windows start at every multiple of s and cover the end
             lengths = (lengths + s - 1) // s
