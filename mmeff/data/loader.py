@@ -244,9 +244,13 @@ class ResumableLoader:
             self.handed_out = state["batches"]
         elif state["order"] == self._order():
             self.skipped = dict(state["skipped"])
-            self.earlier = [Stretch(**stretch) for stretch in state["stretches"]]
-            if self.earlier and self.earlier[-1] == self._stretch(self.earlier[-1].batches):
-                self.handed_out = self.earlier.pop().batches
+            *self.earlier, last = [Stretch(**stretch) for stretch in state["stretches"]] or [self._stretch(0)]
+            if last.batches and last.batches >= len(self._steps_of(last, self._left(self.earlier))):
+                self.end_epoch()
+            elif last == self._stretch(last.batches):
+                self.handed_out = last.batches
+            else:
+                self.earlier.append(last)
         else:
             self.skipped = dict(state["examples"])
         self._start = self.handed_out
@@ -285,11 +289,14 @@ class ResumableLoader:
                 skipped = max(0, skipped - len(part))
         for stretch in stretches:
             seen: dict[tuple[int, int], list[int]] = {key: [] for key in left}
-            parts = [replace(part, batch_size=stretch.sizes[part.key]) for part in self.parts]
-            for place, number, step in self._steps(left, parts, stretch.world)[: stretch.batches]:
+            for place, number, step in self._steps_of(stretch, left)[: stretch.batches]:
                 seen[place, number] += itertools.chain.from_iterable(step)
             left = {key: examples[~np.isin(examples, seen[key])] for key, examples in left.items()}
         return left
+
+    def _steps_of(self, stretch: Stretch, left: Left) -> list[Step]:
+        parts = [replace(part, batch_size=stretch.sizes[part.key]) for part in self.parts]
+        return self._steps(left, parts, stretch.world)
 
     def _steps(self, left: Left, parts: Sequence[Signals], world: int) -> list[Step]:
         steps = [(i, n, step) for (i, n), examples in left.items() for step in parts[i].steps(examples, world)]

@@ -120,18 +120,19 @@ def test_ranks_share_an_epoch(images, world):
     assert {len(batch) for batches in ranks for batch in batches} == {4}
 
 
-@pytest.mark.parametrize(("n", "world", "batch_size"), [(7, 1, 3), (7, 2, 3), (5, 2, 1), (10, 3, 2), (1, 1, 64)])
+@pytest.mark.parametrize(
+    ("n", "world", "batch_size"), [(7, 1, 3), (7, 2, 3), (5, 2, 1), (10, 3, 2), (1, 1, 64), (1, 2, 8)]
+)
 def test_evaluation_sees_each_example(images, n, world, batch_size):
     from dataclasses import replace
 
     train = image_data(images()).parts["image"].splits["train"]
     part = replace(train, train=False, ids=train.ids[:n], batch_size=batch_size)
-    ranks = [part.batches(0, rank, world) for rank in range(world)]
+    ranks = [list(ResumableLoader([part], rank=rank, world=world)) for rank in range(world)]
     assert {len(batches) for batches in ranks} == {part.batch_count(world)}
-    assert all(0 < len(batch) <= batch_size for batches in ranks for batch in batches)
-    flat = [i for batches in ranks for batch in batches for i in batch]
-    assert set(flat) == set(range(n))
-    assert len(flat) <= n + world
+    assert all(0 < len(batch["id"]) <= batch_size for batches in ranks for batch in batches)
+    counted = [i for batches in ranks for batch in batches if "repeated" not in batch for i in batch["id"]]
+    assert sorted(counted) == sorted(part.ids)
 
 
 def test_fewer_examples_than_a_batch_are_one_batch_a_rank(images):
@@ -229,6 +230,59 @@ def test_joint_batches_resume(images, sounds):
     epochs = [list(straight) for _ in range(2)]
     assert [batch["task"] for batch in epochs[0]] != [batch["task"] for batch in epochs[1]]
     resumed = loader()
-    resumed.load_state_dict({"epoch": 1, "batches": 5})
+    resumed.load_state_dict({"epoch": 1, "batches": 5})  # as an earlier version wrote it
     for batch, expected in zip(resumed, epochs[1][5:], strict=True):
         assert_same(batch, expected)
+
+
+def several(images, sounds, batch_sizes, rank=0, world=1, passes=2):
+    """A loader of images (32, of which an epoch takes 30) and, twice or `passes` times, of sounds."""
+    from mmeff.data import AudioData
+
+    a, b = batch_sizes
+    parts = {"a": image_data(images, batch_size=a), "b": AudioData(sounds, 8000, 0.1, batch_size=b, num_workers=0)}
+    data = JointData(parts, passes={"b": passes}, num_workers=0)
+    data.setup()
+    train = [part.splits["train"] for part in data.parts.values()]
+    return ResumableLoader(train, shuffle=True, rank=rank, world=world)
+
+
+def test_an_epoch_goes_on_with_the_examples_it_has_not_seen(images, sounds):
+    """Two changes within one epoch: of the batch sizes, then of the batch sizes and the number of ranks."""
+    images, sounds, seen = images(), sounds(), []
+
+    def take(loaders, n):
+        batches = [list(itertools.islice(loader, n)) for loader in loaders]
+        seen.extend((batch["task"], i) for own in batches for batch in own for i in batch["id"])
+        assert len({str(loader.state_dict()) for loader in loaders}) == 1
+        return loaders[0].state_dict()
+
+    state = take([several(images, sounds, (5, 2))], 4)
+    second = several(images, sounds, (2, 4))
+    second.load_state_dict(state)
+    state = take([second], 3)
+    assert sum(state["examples"].values()) == len(seen)
+    ranks = [several(images, sounds, (4, 1), rank, 2) for rank in range(2)]
+    for loader in ranks:
+        loader.load_state_dict(state)
+    state = take(ranks, None)
+    count = {key: seen.count(key) for key in seen}
+    in_all = {part.key: len(part) for part in ranks[0].parts}
+    assert set(count.values()) == {1, 2} and {count[key] for key in count if key[0] == "a"} == {1}
+    assert len(seen) - sum(state["examples"].values()) <= 1  # two ranks share what is left of an odd number
+    assert in_all["a"] - 8 < state["examples"]["a"] <= in_all["a"] and state["examples"]["b"] == 2 * in_all["b"]
+    again = several(images, sounds, (7, 7))
+    again.load_state_dict(state)
+    assert (again.epoch, again.begun) == (1, False)
+
+
+def test_other_examples_are_left_out_by_their_number(images):
+    first = image_data(images(40)).train_dataloader()
+    state = (list(itertools.islice(first, 3)), first.state_dict())[1]
+    more = image_data(images(50)).train_dataloader()
+    more.load_state_dict(state)
+    assert more.state_dict()["examples"] == {"image": 15}
+    assert len(list(more)) == (len(more.parts[0]) - 15) // 5 and len(list(more)) == len(more)
+    fewer = image_data(images(15)).train_dataloader()
+    fewer.load_state_dict(state)
+    assert (fewer.epoch, fewer.begun) == (1, False)
