@@ -73,7 +73,8 @@ class Place(Callback):
             rest = 0 if self.fresh else -steps_of if c == N else -(c // a)
             assert trainer.max_epochs is not None
             total = step + rest + steps_of * max(0, trainer.max_epochs - done)
-        pl_module.total_steps = total if trainer.max_steps == -1 else min(total, trainer.max_steps)
+        model: Any = pl_module
+        model.total_steps = total if trainer.max_steps == -1 else min(total, trainer.max_steps)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self.fresh:  # under max_steps Lightning takes every checkpoint for one within an epoch
