@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.distributed as dist
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.plugins.io import TorchCheckpointIO
@@ -35,12 +36,22 @@ class BestCheckpoint(ModelCheckpoint):
 
 
 class RandomState(Callback):
-    """Saves the state of every random number generator with a checkpoint: a resumed run repeats it bit by bit."""
+    """Saves the state of every random number generator with a checkpoint: a resumed run repeats it bit by bit.
+
+    Each process has its own: batches of texts differ in length, and so in what dropout draws.
+    """
 
     def __init__(self) -> None:
         self.pending: dict[str, Any] | None = None
 
     def state_dict(self) -> dict[str, Any]:
+        if not (dist.is_available() and dist.is_initialized()):
+            return self._own_state()
+        states: list[Any] = [None] * dist.get_world_size()
+        dist.all_gather_object(states, self._own_state())
+        return {**states[0], "ranks": states[1:]}
+
+    def _own_state(self) -> dict[str, Any]:
         name, keys, *position = np.random.get_state(legacy=True)
         python_version, python_state, _ = random.getstate()
         return {
@@ -59,6 +70,8 @@ class RandomState(Callback):
         if state is None:
             return
         try:
+            if 0 < trainer.global_rank <= len(state.get("ranks", ())):
+                state = state["ranks"][trainer.global_rank - 1]
             self._restore(state)
         except (AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
             raise InputError(
