@@ -27,23 +27,25 @@ class Place(Callback):
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
-        if trainer.state.fn != TrainerFn.FITTING or not isinstance(data, ClassificationData):
+        loops = checkpoint.get("loops", {}).get("fit_loop")
+        if trainer.state.fn != TrainerFn.FITTING or not loops or not isinstance(data, ClassificationData):
             return
         trainer.fit_loop.setup_data()
         if data.training is None:  # limit_train_batches 0
             return
-        loops = checkpoint["loops"]["fit_loop"]
         epochs = loops["epoch_progress"]
         batches = loops["epoch_loop.batch_progress"]
         validated = loops["epoch_loop.val_loop.batch_progress"]
         N, now, done = int(trainer.num_training_batches), batches["current"], epochs["current"]["processed"]
 
+        # Saved between two epochs, or within one all of whose batches are done.
         between = done == epochs["current"]["started"]
         ended = not between and batches["is_last_batch"] and now["processed"] == now["ready"]
         if (between or ended) and data.training.begun:
             data.training.end_epoch()
         stored = checkpoint.get(type(data).__qualname__, {"epoch": 0})["epoch"]
         ended = not between and (ended or data.training.epoch > stored)
+        # c of N batches are done; the next epoch is a fresh one, or this one has a part to come.
         c = N if ended else N - data.training.remaining
         due = validation_due(trainer, done, c, batches["total"]["processed"])
         self.fresh = between or (ended and not due)
@@ -66,13 +68,11 @@ class Place(Callback):
         passes_by = not self.fresh and due and (c % a == 0 or c == N)
         loops["epoch_loop.state_dict"]["_batches_that_stepped"] = step - passes_by
 
-        steps_of = math.ceil(N / a)
-        if trainer.max_epochs == -1:
-            total = math.inf
-        else:
-            rest = 0 if self.fresh else -steps_of if c == N else -(c // a)
-            assert trainer.max_epochs is not None
-            total = step + rest + steps_of * max(0, trainer.max_epochs - done)
+        total = math.inf
+        if trainer.max_epochs not in (None, -1):
+            steps_of = math.ceil(N / a)
+            made = 0 if self.fresh else steps_of if c == N else c // a
+            total = step - made + steps_of * max(1 - self.fresh, trainer.max_epochs - done)
         model: Any = pl_module
         model.total_steps = total if trainer.max_steps == -1 else min(total, trainer.max_steps)
 

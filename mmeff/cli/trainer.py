@@ -3,6 +3,7 @@
 import importlib.util
 import math
 import os
+import sys
 from typing import Any
 
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
@@ -60,6 +61,8 @@ def check_processes(trainer: Trainer) -> None:
         raise InputError(f"trainer.devices is {trainer.num_devices}; on this machine's CPU it may be {most} at most")
     if isinstance(strategy, DDPStrategy) and strategy._start_method != "popen":
         raise InputError("mmeff starts its processes anew, from the command line: set trainer.strategy to ddp")
+    if isinstance(strategy, DDPStrategy) and trainer.num_devices > 1 and sys.argv[0] in ("", "-c"):
+        raise InputError("further processes run the same command: start mmeff itself, or a script, not Python's -c")
     environment = getattr(strategy, "cluster_environment", None)
     if trainer.num_nodes > 1 and isinstance(environment, LightningEnvironment) and "MASTER_ADDR" not in os.environ:
         raise InputError(

@@ -82,7 +82,10 @@ class ClassificationData(LightningDataModule, ABC):
         self.training = self._loader("train")
         self._check_interval(self.training.whole)
         if self._resume:
-            self.training.load_state_dict(self._resume)
+            try:
+                self.training.load_state_dict(self._resume)
+            except (KeyError, TypeError, ValueError, AttributeError) as error:
+                raise InputError(f"the checkpoint does not say where it stands in the data: {error!r}") from error
             if self.training.skipped:
                 rank_zero_only(print)(
                     "the training examples are not those of the checkpoint: "
