@@ -54,7 +54,7 @@ def read_samples(path: Path, seconds: float, place: float) -> tuple[np.ndarray, 
                     if partly := frames > wanted:
                         file.seek(int((frames - wanted) * place))
                     wave = file.read(min(wanted, frames), dtype="float32", always_2d=True)
-                    floats = file.subtype in FLOATS
+                    floats = partly and file.subtype in FLOATS
         except soundfile.SoundFileError as error:
             reason = error
         if wave is None or len(wave) < min(wanted, frames):
@@ -67,7 +67,7 @@ def read_samples(path: Path, seconds: float, place: float) -> tuple[np.ndarray, 
             return levelled(wave, whole.peak, path), rate
         peak = peak_of(wave)
         # All decoders of lossy formats overshoot a little: the rest of a file is decoded only if this part does.
-        if partly and (floats or peak > 1):
+        if floats or (partly and peak > 1):
             peak = _survey(*stamp).peak
         return levelled(wave, peak, path), rate
     except InputError:
