@@ -155,6 +155,8 @@ def _opened(path: bytes) -> "SoundFile":
         reason = error
     if file is not None and file.frames > 0 and (file.format != "MP3" or mp3_counts(os.fsdecode(path))):
         return file
+    if file is not None:
+        file.close()
     with open(path, "rb") as content:
         data = content.read()
     try:

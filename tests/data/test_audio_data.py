@@ -1,6 +1,7 @@
 """Sounds: every kind of file, any sample rate, cutting, padding, augmentation."""
 
 import os
+import random
 import re
 import struct
 import warnings
@@ -74,6 +75,7 @@ def test_batches_are_padded_to_tenths_of_a_second():
 def test_augmentations(augment):
     wave = (0.5 * np.sin(np.arange(2000) / 5)).astype(np.float32)
     plain = read_audio((wave, 8000), 8000, 8000)
+    random.seed(0)  # a shift of 0 samples is rare, not impossible
     seen = [read_audio((wave, 8000), 8000, 8000, augment) for _ in range(8)]
     assert not any(len(x) == len(plain) and torch.equal(x, plain) for x in seen)
     assert all(x.abs().max() <= 1 and torch.isfinite(x).all() for x in seen)
@@ -131,7 +133,7 @@ def test_a_loud_sound_is_said_once(monkeypatch):
     with pytest.warns(UserWarning, match=r"a waveform \(8000,\) has samples up to 23.*, beyond full scale") as told:
         for factor in (30, 40):
             read_audio((voice() * factor, 8000), 8000, 8000)
-    assert len(told) == 1
+    assert sum("beyond full scale" in str(one.message) for one in told) == 1
 
 
 def test_integers_have_the_full_scale_of_their_type():
@@ -237,8 +239,7 @@ def test_what_is_there_of_a_file_that_breaks_off(tmp_path, name):
     assert np.array_equal(cut, whole[-8000:]) or name in ("a.ogg", "a.mp3")
     # Headers of wav and ogg count nothing that is not there.
     message = rf"{name} ends after 2\.\d+ s, where its header promises 5\.00 s: it is read as far as it goes"
-    assert len(told) == (name in ("a.flac", "a.mp3"))
-    assert all(re.search(message, str(one.message)) for one in told)
+    assert sum(bool(re.search(message, str(one.message))) for one in told) == (name in ("a.flac", "a.mp3"))
 
 
 def test_names_that_are_not_utf8(write_sound):
