@@ -7,13 +7,14 @@ from pathlib import Path
 
 import pytest
 
-import mmeff
 from mmeff.cli import main
 from mmeff.data import Digits, Glosses, Tones
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
-BLOCKS = re.findall(r"^```\n(.*?)^```$", README, flags=re.DOTALL | re.MULTILINE)
+FENCED = re.findall(r"^```(\w*)\n(.*?)^```$", README, flags=re.DOTALL | re.MULTILINE)
+BLOCKS = [block for language, block in FENCED if not language]
+PYTHON = [block for language, block in FENCED if language == "python"]
 QUICK = {
     "fit": ["--trainer.max_epochs=1", *(f"--trainer.limit_{split}_batches=2" for split in ("train", "val", "test"))],
     "compare": [
@@ -74,12 +75,11 @@ def test_every_command_works(own_files, capsys):
     assert {words[1] for words in ran} >= {"fit", "predict", "export", "list", "compare"}
 
 
-def test_every_line_of_python_works(own_files):
+def test_every_block_of_python_works(own_files):
     main(["fit", "-c", "recipes/vision/digits.yaml", *QUICK["fit"]])
-    lines = re.findall(r"`(mmeff\.\w+\([^`]*\))`", README)
-    assert lines
-    for line in lines:
-        eval(line, {"mmeff": mmeff})
+    assert len(PYTHON) == 2
+    for block in PYTHON:
+        exec(block, {})
 
 
 def test_what_is_installed_and_how_is_said_once():

@@ -7,8 +7,10 @@ import os
 import signal
 import sys
 import threading
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from mmeff import __version__
@@ -55,6 +57,7 @@ def main(argv: list[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):  # a name that the terminal cannot show is no reason to stop
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
+    warnings.formatwarning = one_line
     if not words or words[0] in ("-h", "--help", "help"):
         print(HELP, end="")
         return 0
@@ -120,6 +123,16 @@ def noted(interrupts: list[int]) -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+#: How Python prints warnings, for those of other packages.
+PYTHONS = warnings.formatwarning
+
+
+def one_line(message: Any, category: Any, filename: str, lineno: int, line: str | None = None) -> str:
+    """A warning of mmeff's own as "mmeff: what is to be known", without the code that gave it."""
+    own = Path(filename).is_relative_to(Path(__file__).parents[1])
+    return f"mmeff: {message}\n" if own else PYTHONS(message, category, filename, lineno, line)
 
 
 def last_line(error: Exception) -> str:
