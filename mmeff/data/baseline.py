@@ -119,7 +119,7 @@ def _fit(X: Any, y: np.ndarray, C: float) -> Any:
     from sklearn.multiclass import OneVsRestClassifier
 
     if issparse(X):  # one class against the rest by coordinates: a tenth of the time, and no worse
-        model: Any = OneVsRestClassifier(LogisticRegression(C=C, solver="liblinear", dual=True))
+        model: Any = OneVsRestClassifier(LogisticRegression(C=C, solver="liblinear", dual=True, random_state=0))
     else:
         model = LogisticRegression(C=C, max_iter=200, tol=1e-3)
         model = OneVsRestClassifier(model) if y.ndim == 2 else model

@@ -343,7 +343,7 @@ def test_a_file_that_is_no_checkpoint(fit, fails, here, trained, command, write,
         ),
         (
             lambda model: model["init_args"]["backbone"]["init_args"].update(depth=0),
-            ["does not fit this version of mmeff: model.backbone: depth is 0"],
+            ["changed.ckpt: depth is 0; it must be a whole number of at least 1"],
         ),
         (
             lambda model: model["init_args"].update(tokenizer={"class_path": "os.system"}),

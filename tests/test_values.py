@@ -26,8 +26,8 @@ ABSURD = (0, -1, -0.5, 1.5, 33, math.nan, math.inf, -math.inf, True, "3")
 PACKAGES: tuple[ModuleType, ...] = (tokenizers, mixers, feedforward, backbones, heads, data, tasks)
 #: Options of the loaders, which have tests of their own.
 ELSEWHERE = {"seed", "num_workers"}
-#: Classes that nobody configures, or that only others inherit from.
-OTHERS = (tasks.Classification, data.ResumableLoader, data.Signals)
+#: Classes that nobody configures, that only others inherit from, or whose numbers are columns of a user's file.
+OTHERS = (tasks.Classification, data.ResumableLoader, data.Signals, data.FileTable, data.TextTable)
 SPEC = {
     "image": {"size": [16, 16], "channels": 3},
     "audio": {"sample_rate": 16000, "samples": 4000},
