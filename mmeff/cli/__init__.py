@@ -102,6 +102,10 @@ def run_command(words: list[str]) -> int:
         near = difflib.get_close_matches(words[0], COMMANDS, 1)
         hint = f"did you mean {near[0]!r}?" if near else "mmeff --help"
         raise InputError(f"unknown command {words[0]!r}: {hint}")
+    if COMMANDS[words[0]] == "mmeff.cli.run":
+        from mmeff.cli.recipe import compose
+
+        compose(words[1:], quick=True)  # typing errors are said before torch and Lightning are loaded
     return importlib.import_module(COMMANDS[words[0]]).main(words)
 
 

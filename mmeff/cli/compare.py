@@ -5,20 +5,10 @@ import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mmeff.cli.recipe import (
-    Recipe,
-    check_groups,
-    compose,
-    find_class,
-    find_recipe,
-    known,
-    parameters,
-    read_value,
-    read_yaml,
-    set_value,
-    split_equals,
-)
+from mmeff.cli.keys import Recipe, check_groups, find_class, known, parameters
+from mmeff.cli.recipe import compose, find_recipe, set_value, split_equals
 from mmeff.cli.words import Words
+from mmeff.cli.yaml_text import read_value, read_yaml
 from mmeff.errors import InputError, Interrupted
 
 if TYPE_CHECKING:

@@ -4,7 +4,7 @@ import importlib
 import inspect
 from pathlib import Path
 
-from mmeff.cli.recipe import recipe_folders
+from mmeff.cli.keys import recipe_folders
 from mmeff.errors import InputError
 
 PACKAGES = {

@@ -16,10 +16,12 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveCon
 
 from mmeff.cli.baseline import compare_with_baselines
 from mmeff.cli.curves import loggers
+from mmeff.cli.keys import Recipe
 from mmeff.cli.place import Place
 from mmeff.cli.progress import EpochLines, TimeAhead
-from mmeff.cli.recipe import Recipe, compose
+from mmeff.cli.recipe import compose
 from mmeff.cli.trainer import check_processes, check_seed, check_values
+from mmeff.cli.yaml_text import dump
 from mmeff.data import ClassificationData, collate
 from mmeff.errors import InputError, as_input_error
 from mmeff.tasks import Classification
@@ -96,7 +98,7 @@ def main(words: list[str]) -> int:
     run = resolve(recipe, command, run)
     set_defaults(recipe, command, run)
     dry = bool(recipe["trainer"].get("fast_dev_run"))
-    text = yaml.safe_dump(recipe, sort_keys=False, allow_unicode=True)
+    text = dump(recipe)
     callbacks = run_callbacks(run, command, recipe["trainer"])
     try:
         with handlers_kept(), restoring(recipe.get("ckpt_path")):

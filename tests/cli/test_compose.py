@@ -107,7 +107,7 @@ def test_recipes_of_the_package_are_found_from_any_folder(tmp_path, monkeypatch)
         (["--trainer.max_epoch", "3"], "unknown key 'max_epoch' in trainer: did you mean 'max_epochs'?"),
         (["--model.backbone.dept", "3"], r"unknown key 'dept' in model\.backbone.*did you mean 'depth'\?"),
         (["--model.backbone.depth.x", "3"], "--model.backbone.depth.x: depth is 4 in this recipe and has no parts"),
-        (["--model.backbone.mixer", "Attention"], "'Attention' with its module, such as mmeff.mixers.Attention"),
+        (["--model.backbone.mixer", "Attention"], "rite 'Attention' with its module, such as mmeff.mixers.Attention"),
         (["--model.backbone.mixer", "mmeff.mixers.Atention"], "no Atention: did you mean mmeff.mixers.Attention?"),
         (["--model.backbone.mixer", "nowhere.Mixer"], "cannot import nowhere.Mixer"),
         (["--trainer", "3"], "trainer must be a mapping of keys to values, got 3"),
@@ -144,3 +144,104 @@ def test_options_without_a_recipe_say_how_to_give_one(capsys):
 
     assert main(["fit", "--trainer.max_epochs", "3"]) == 2
     assert "give a recipe: mmeff fit -c recipes/vision/digits.yaml" in capsys.readouterr().err
+
+
+TABLE = ["-c", "recipes/text/table.yaml"]
+
+
+@pytest.mark.parametrize(
+    "text", ["|", ",", "\t", "2024-01-01", "no", "on", "1e3", "0o17", "~", "[x", "{a}", "*a", "&b", "%", "@x", "a: #b"]
+)
+def test_a_text_stands_as_it_is(text):
+    for word in (["--data.source.separator", text], [f"--data.source.separator={text}"]):
+        assert compose([*TABLE, *word])[0]["data"]["init_args"]["source"]["init_args"]["separator"] == text
+
+
+@pytest.mark.parametrize(
+    ("key", "text", "value"),
+    [
+        ("separator", "null", None),
+        ("separator", "-", "-"),
+        ("separator", "a=b", "a=b"),
+        ("path", "list.yaml", "list.yaml"),
+        ("label", "", ""),
+        ("label", "007", "007"),
+        ("text", "[2024, no]", ["2024", "no"]),
+        ("header", "false", False),
+        ("splits", "{val: true, test: [4, 5]}", {"val": True, "test": [4, 5]}),
+    ],
+)
+def test_a_value_is_read_as_its_parameter_says(key, text, value):
+    found = compose([*TABLE, f"--data.source.{key}", text])[0]["data"]["init_args"]["source"]["init_args"]
+    if key == "text":
+        value = [str(one) for one in value]
+        found[key] = [str(one) for one in found[key]]
+    assert found[key] == value and type(found[key]) is type(value)
+
+
+def test_numbers_and_values_before_their_recipe():
+    words = ["--data.source.separator", "no", "--model.optimizer.lr", "1e-3", *TABLE, "--model.optimizer.lr=1e-3"]
+    recipe = compose([*words, "--data.source.separator", "no", "--trainer.limit_train_batches", "1.0"])[0]
+    assert recipe["model"]["init_args"]["optimizer"]["lr"] == 1e-3
+    assert recipe["data"]["init_args"]["source"]["init_args"]["separator"] == "no"
+    assert recipe["trainer"]["limit_train_batches"] == 1.0
+
+
+def test_callbacks_are_added_by_name_and_take_arguments():
+    words = ["--trainer.callbacks+=LearningRateMonitor"]
+    words += ["--trainer.callbacks+=EarlyStopping", "--trainer.callbacks.monitor=val/loss"]
+    callbacks = compose([*TABLE, *words])[0]["trainer"]["callbacks"]
+    assert len(callbacks) == 2
+    name = "lightning.pytorch.callbacks.EarlyStopping"
+    assert callbacks[1] == {"class_path": name, "init_args": {"monitor": "val/loss"}}
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"a: &a [*a]", "an alias stands inside what it names"),
+        (
+            b"a: &a [1, 1]\n"
+            + b"".join(b"%c: &%c [%s]\n" % (c, c, b", ".join([b"*%c" % (c - 1)] * 9)) for c in range(98, 108)),
+            "more than 100000 values",
+        ),
+        (b"trainer: {max_epochs: 1, max_epochs: 2}", "line 1: the key 'max_epochs' is given twice"),
+        (b"a: !!python/object/apply:os.getcwd []", "could not determine a constructor"),
+        ("a: \u00e9".encode("latin-1"), "Save it as UTF-8"),
+        (b"a:\n\tb: 1", "indent with spaces"),
+        (b"[" * 5000, "nested too deeply"),
+    ],
+)
+def test_a_dangerous_or_broken_file_is_one_line(tmp_path, content, message):
+    (tmp_path / "bad.yaml").write_bytes(content)
+    with pytest.raises(InputError, match=message) as caught:
+        compose(["-c", str(tmp_path / "bad.yaml")])
+    assert "\n" not in str(caught.value)
+
+
+def test_a_folder_or_pipe_is_no_recipe(tmp_path):
+    import os
+
+    os.mkfifo(tmp_path / "pipe.yaml")
+    for place, what in ((tmp_path, "is a folder"), (tmp_path / "pipe.yaml", "no regular file")):
+        with pytest.raises(InputError, match=what):
+            compose(["-c", str(place)])
+
+
+def test_typing_errors_are_said_before_anything_heavy_is_loaded():
+    import subprocess
+    import sys
+
+    code = """
+import sys
+from mmeff.cli import main
+for words in sys.argv[1:]:
+    assert main(["fit", *words.split()]) == 2
+assert not {"torch", "lightning"} & set(sys.modules)
+"""
+    words = ["--trainer.max_epoch 3", "--model.bakbone x", "--model.backbone vim", "--data.source.seperator ;"]
+    words = [f"-c recipes/text/table.yaml {one}" for one in words]
+    said = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True)
+    assert said.returncode == 0, said.stderr
+    for hint in ("'max_epochs'?", "'backbone'?", "recipes/backbones/vim.yaml?", "'separator'?"):
+        assert hint in said.stderr
