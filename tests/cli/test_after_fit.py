@@ -94,7 +94,7 @@ def test_a_fit_says_how_long_it_takes_and_what_a_simple_model_reaches(tmp_path, 
     assert main(["fit", *words, "--trainer.max_epochs=2", "--model.optimizer.lr=0"]) == 0
     lines = capsys.readouterr().out.splitlines()
     (ahead,) = [line for line in lines if line.startswith("about ")]
-    assert re.fullmatch(r"about [\d.]+ s per epoch \(1 steps of [\d.]+ s\), [\d.]+ s for 2 epochs", ahead)
+    assert re.fullmatch(r"about [\d.]+ s per epoch \(6 steps of [\d.]+ s\), [\d.]+ s for 2 epochs", ahead)
     assert lines.index(ahead) < next(i for i, line in enumerate(lines) if line.startswith("epoch 1/2"))
     (said,) = [line for line in lines if line.startswith("baseline  test/acc 1 ")]
     assert "logistic regression on TF-IDF" in said and "does not beat it" in said
