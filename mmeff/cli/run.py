@@ -16,6 +16,7 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveCon
 
 from mmeff.cli.baseline import compare_with_baselines
 from mmeff.cli.curves import loggers
+from mmeff.cli.folder import run_folder
 from mmeff.cli.keys import Recipe
 from mmeff.cli.place import Place
 from mmeff.cli.progress import EpochLines, TimeAhead
@@ -94,10 +95,19 @@ def main(words: list[str]) -> int:
     if not {"model", "data"} <= set(recipe):
         raise InputError("give a recipe: mmeff fit -c recipes/vision/digits.yaml (`mmeff list recipes`)")
     quiet()
-    run = Path((recipe.get("trainer") or {}).get("default_root_dir") or Path("runs") / "-".join(names))
-    run = resolve(recipe, command, run)
+    trainer = recipe["trainer"] = recipe.get("trainer") or {}
+    given = trainer.get("default_root_dir")
+    run = Path(given or Path("runs") / "-".join(names))
+    # Neither writes: a test run of a step, and the recipe itself in print.
+    dry = bool(trainer.get("fast_dev_run")) or any(flag.startswith("--print_config") for flag in flags)
+    with run_folder(command, run, recipe.get("ckpt_path"), bool(given), dry) as (run, recipe["ckpt_path"]):
+        execute(command, recipe, flags, run, dry)
+    leave_group()
+    return 0
+
+
+def execute(command: str, recipe: Recipe, flags: list[str], run: Path, dry: bool) -> None:
     set_defaults(recipe, command, run)
-    dry = bool(recipe["trainer"].get("fast_dev_run"))
     text = dump(recipe)
     callbacks = run_callbacks(run, command, recipe["trainer"])
     try:
@@ -107,8 +117,6 @@ def main(words: list[str]) -> int:
             finish(cli, run)
     except MisconfigurationException as error:  # what Lightning finds out only when it has the data
         raise InputError(" ".join(str(error).split())) from error
-    leave_group()
-    return 0
 
 
 def cli_arguments(command: str, callbacks: list[Callback]) -> dict[str, Any]:
@@ -127,33 +135,9 @@ def cli_arguments(command: str, callbacks: list[Callback]) -> dict[str, Any]:
     }
 
 
-def resolve(recipe: Recipe, command: str, run: Path) -> Path:
-    """The run folder, and in `ckpt_path` the file that "last" or "best" means: in the newest run of this name."""
-    runs = [run, *sorted(run.parent.glob(f"{run.name}-[0-9]*"), key=lambda p: p.stat().st_mtime)]
-    name = recipe.get("ckpt_path")
-    if name in ("last", "best"):
-        found = [r for r in runs if (r / f"{name}.ckpt").is_file()]
-        if not found:
-            raise InputError(f"there is no {name}.ckpt in {run}: run `mmeff fit` with this recipe first")
-        recipe["ckpt_path"] = str(found[-1] / f"{name}.ckpt")
-        return found[-1]
-    if name is not None:
-        if not Path(name).is_file():
-            raise InputError(f"no checkpoint at {name}: --ckpt_path takes a .ckpt file, last or best")
-        return Path(name).parent
-    if command != "fit":
-        raise InputError(f"say which weights to {command}: --ckpt_path best, last or a .ckpt file")
-    if (recipe.get("trainer") or {}).get("fast_dev_run"):
-        return run
-    n = 2
-    while run.exists() and any(run.iterdir()):
-        run, n = run.with_name(f"{runs[0].name}-{n}"), n + 1
-    return run
-
-
 def set_defaults(recipe: Recipe, command: str, run: Path) -> None:
     """What every run has unless its recipe says otherwise."""
-    trainer = recipe["trainer"] = recipe.get("trainer") or {}
+    trainer = recipe["trainer"]
     recipe.setdefault("weights_only", True)
     if command in ("validate", "test"):
         recipe.setdefault("verbose", False)  # Lightning's table of the results; EpochLines says them in one

@@ -244,7 +244,7 @@ def test_a_rule_that_the_recipe_does_not_have_takes_its_arguments_one_by_one(fit
 def test_a_run_folder_that_cannot_be_written(fit, fails, here, trained):
     (here / "file").touch()
     words = fit("image", trained["data"] / "photos", "--trainer.default_root_dir", "file/run")
-    fails(words, "Not a directory", "file", "Check the path", code=1)
+    fails(words, "cannot make the run folder file/run: ", "Name another with --trainer.default_root_dir FOLDER")
 
 
 @pytest.mark.parametrize("command", ["fit", "test"])
