@@ -2,6 +2,7 @@
 
 import os
 import re
+import signal
 from argparse import ArgumentError
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,6 +24,16 @@ class Interrupted(Exception):
     def __init__(self, message: str, code: int):
         super().__init__(message)
         self.code = code
+
+
+def interrupted_by(error: BaseException) -> int | None:
+    """The number of the signal that an exception came of, or None: Ctrl-C alone where no number is told."""
+    found: BaseException | None = error
+    while found is not None:
+        if isinstance(found, KeyboardInterrupt):
+            return found.args[0] if found.args and isinstance(found.args[0], int) else signal.SIGINT
+        found = found.__context__
+    return None
 
 
 def whole(least: int, **options: Any) -> None:

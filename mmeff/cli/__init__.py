@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from mmeff import __version__
-from mmeff.errors import InputError, Interrupted, TrainingError
+from mmeff.errors import InputError, Interrupted, TrainingError, interrupted_by
 
 HELP = """\
 mmeff: efficient backbones for images, audio and text
@@ -90,11 +90,12 @@ def main(argv: list[str] | None = None) -> int:
         )
         return 1
     except BaseException as error:
-        # Lightning turns Ctrl-C into an exit, and an extension that is being imported into errors of all kinds.
-        if not interrupts and not any(isinstance(e, KeyboardInterrupt) for e in (error, error.__context__)):
+        # Lightning turns an interrupt into an exit, and an extension that is being imported into errors of all kinds.
+        number = interrupts[0] if interrupts else interrupted_by(error)
+        if number is None:
             raise
         print("mmeff: interrupted. A fit that had saved a checkpoint goes on with --ckpt_path last", file=sys.stderr)
-        return 130
+        return 128 + number
 
 
 def run_command(words: list[str]) -> int:
@@ -111,22 +112,23 @@ def run_command(words: list[str]) -> int:
 
 @contextmanager
 def noted(interrupts: list[int]) -> Iterator[None]:
-    """Ctrl-C raises KeyboardInterrupt as ever, and is counted."""
+    """Ctrl-C, SIGTERM and SIGHUP raise KeyboardInterrupt, with their number, and are counted."""
 
     def note(number: int, frame: Any) -> None:
         interrupts.append(number)
-        raise KeyboardInterrupt
+        raise KeyboardInterrupt(number)
 
-    before = signal.getsignal(signal.SIGINT)
-    # Python lets the main thread alone set handlers; where Ctrl-C is ignored or handled already, that stays.
-    if before is not signal.default_int_handler or threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    signal.signal(signal.SIGINT, note)
+    # Python lets the main thread alone set handlers; where a signal is ignored (nohup) or handled already, that stays.
+    main_thread = threading.current_thread() is threading.main_thread()
+    before = {n: signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP) if main_thread}
+    before = {n: h for n, h in before.items() if h in (signal.SIG_DFL, signal.default_int_handler)}
+    for number in before:
+        signal.signal(number, note)
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 #: How Python prints warnings, for those of other packages.

@@ -50,7 +50,7 @@ def run(values: Recipe, out: Path, device: str | None, command: str) -> int:
     from mmeff.cli.run import quiet
     from mmeff.compare.plan import Plan, read_plan
     from mmeff.compare.run import compare
-    from mmeff.tasks.safety import handlers_kept
+    from mmeff.tasks.interrupt import handlers_kept
 
     if device == "cuda" and not torch.cuda.is_available():
         raise InputError("there is no CUDA device here: leave --device cuda out, or see that torch finds its driver")

@@ -24,16 +24,15 @@ from mmeff.cli.recipe import compose
 from mmeff.cli.trainer import check_processes, check_seed, check_values
 from mmeff.cli.yaml_text import dump
 from mmeff.data import ClassificationData, collate
-from mmeff.errors import InputError, as_input_error
+from mmeff.errors import InputError, Interrupted, as_input_error, interrupted_by
 from mmeff.tasks import Classification
 from mmeff.tasks.distributed import allow_unused_parameters, leave_group, say
+from mmeff.tasks.interrupt import StopOnInterrupt, handlers_kept
 from mmeff.tasks.report import TestReport
 from mmeff.tasks.safety import (
     BestCheckpoint,
     NaNGuard,
     RandomState,
-    StopOnInterrupt,
-    handlers_kept,
     read_checkpoint,
     restoring,
 )
@@ -114,7 +113,18 @@ def execute(command: str, recipe: Recipe, flags: list[str], run: Path, dry: bool
         with handlers_kept(), restoring(recipe.get("ckpt_path")):
             cli = Cli(**cli_arguments(command, callbacks), args=[command, "--config", text, *flags])
         if command == "fit" and not dry:
-            finish(cli, run)
+            try:
+                with handlers_kept():
+                    finish(cli, run)
+            except (KeyboardInterrupt, SystemExit) as error:  # Lightning makes the one into the other
+                number = interrupted_by(error)
+                if number is None:
+                    raise
+                raise Interrupted(
+                    f"stopped after the fit, before its test was over. All that was trained is in {run}: "
+                    "test it with the same recipe, mmeff test and --ckpt_path best",
+                    128 + number,
+                ) from error
     except MisconfigurationException as error:  # what Lightning finds out only when it has the data
         raise InputError(" ".join(str(error).split())) from error
 

@@ -1,8 +1,7 @@
-"""What keeps a run from losing work: exact resuming, atomic checkpoints, a stop at Ctrl-C, a guard against NaN."""
+"""What keeps a run from losing work: exact resuming, atomic checkpoints, a guard against NaN."""
 
 import os
 import random
-import signal
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -139,17 +138,6 @@ def describe_write_error(error: BaseException) -> str:
 
 
 @contextmanager
-def handlers_kept() -> Iterator[None]:
-    """Put the handlers of Ctrl-C and SIGTERM back: at the end of a run Lightning leaves those that the run had."""
-    found = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in found.items():
-            signal.signal(number, handler)
-
-
-@contextmanager
 def restoring(checkpoint: Any) -> Iterator[None]:
     """Errors of Lightning where it restores a run, which is of a damaged file, as an InputError."""
     try:
@@ -162,42 +150,6 @@ def restoring(checkpoint: Any) -> Iterator[None]:
             raise
         reason = shown(" ".join(str(error).split()) or type(error).__name__)
         raise InputError(f"{checkpoint} is damaged: its training cannot be restored: {reason}") from error
-
-
-class StopOnInterrupt(Callback):
-    """Ctrl-C or SIGTERM ends a fit after the running step, with everything saved; a second Ctrl-C ends it at once.
-
-    Run the fit within `handlers_kept()`.
-    """
-
-    def __init__(self, checkpoint: Path):
-        self.checkpoint = checkpoint
-        self.asked = 0
-
-    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, self._ask)
-
-    def _ask(self, number: int, frame: Any) -> None:
-        if self.asked:
-            raise KeyboardInterrupt
-        self.asked = number
-        print("\nstopping after this step (once more to stop at once)", flush=True)
-
-    def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
-        self._stop_if_asked(trainer)
-
-    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._stop_if_asked(trainer)
-
-    def _stop_if_asked(self, trainer: Trainer) -> None:
-        if self.asked:
-            trainer.save_checkpoint(self.checkpoint)
-            raise Interrupted(
-                f"stopped at step {trainer.global_step}; saved {self.checkpoint}. "
-                "Go on with the same command and --ckpt_path last",
-                128 + self.asked,
-            )
 
 
 class NaNGuard(Callback):

@@ -248,3 +248,89 @@ def test_ctrl_c_while_testing(long_fit, fails, here, trained):
     )
     words = long_fit("--ckpt_path", str(trained["image"]), "--trainer.callbacks", '[{"class_path": "trouble.Signal"}]')
     fails(["test", *words[1:]], "interrupted", code=130)
+
+
+HOOK = """\
+import signal
+
+from lightning.pytorch import Callback
+from lightning.pytorch.callbacks import EMAWeightAveraging
+
+
+def at(hook, number, epoch, times):
+    def strike(self, trainer, *_):
+        struck = getattr(self, "struck", False)
+        if not struck and trainer.sanity_checking == (epoch < 0) and trainer.current_epoch >= epoch:
+            self.struck = True
+            for _ in range(times):
+                signal.raise_signal(number)
+    return type("At", (Callback,), {hook: strike})
+
+
+class Strike(Callback):
+    def __new__(cls, hook, number, epoch, times=1):
+        return at(hook, number, epoch, times)()
+"""
+
+
+def averages(*more: dict) -> list[str]:
+    average = {"class_path": "lightning.pytorch.callbacks.EMAWeightAveraging", "init_args": {"decay": 0.9}}
+    return ["--model.dropout", "0.2", "--trainer.logger", "true", "--trainer.callbacks", json.dumps([average, *more])]
+
+
+def strike(hook: str, number: int, epoch: int, times: int = 1) -> dict:
+    arguments = {"hook": hook, "number": int(number), "epoch": epoch, "times": times}
+    return {"class_path": "trouble.Strike", "init_args": arguments}
+
+
+def test_a_signal_outside_a_step_saves_and_the_run_goes_on_bit_by_bit(long_fit, fails, here, capsys):
+    (here / "trouble.py").write_text(HOOK)
+    words = long_fit("--trainer.log_every_n_steps", "1")
+    assert main([*words, *averages(), "--trainer.default_root_dir", "runs/whole"]) == 0
+    whole = read("runs/whole/last.ckpt")
+    cases = [
+        ("on_validation_batch_start", signal.SIGTERM, 0, 8),
+        ("on_save_checkpoint", signal.SIGINT, 0, 8),  # while a checkpoint is being written
+        ("on_train_epoch_start", signal.SIGHUP, 1, 8),
+        ("on_train_end", signal.SIGTERM, 1, 16),
+    ]
+    for hook, number, epoch, step in cases:
+        folder = ["--trainer.default_root_dir", f"runs/{hook}"]
+        said = f"stopped at step {step}; saved runs/{hook}/last.ckpt. Go on with the same command and {GO_ON}"
+        fails([*words, *averages(strike(hook, number, epoch)), *folder], said, code=128 + number)
+        assert main([*words, *averages(), *folder, *GO_ON.split()]) == 0
+        again = read(f"runs/{hook}/last.ckpt")
+        assert again["global_step"] == 16
+        differ = [k for k, v in whole["state_dict"].items() if not torch.equal(v, again["state_dict"][k])]
+        assert not differ, hook
+        curves = [Path(f"runs/{name}/metrics.csv").read_text() for name in ("whole", hook)]
+        validated = [sum(bool(line.split(",")[-1]) for line in text.splitlines()) for text in curves]
+        assert validated[0] == validated[1], f"{hook}: each epoch is validated once"
+        assert [text.count("\n") for text in curves] == [curves[0].count("\n")] * 2, hook
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_where_there_is_nothing_to_save(long_fit, fails, here, number):
+    (here / "trouble.py").write_text(HOOK)
+    words = long_fit(*averages(strike("on_validation_batch_start", number, -1)), "--trainer.num_sanity_val_steps", "1")
+    fails(words, "stopped before the first step", "Run the same command", code=128 + number)
+    assert not Path("runs/run/last.ckpt").exists()
+    (here / f"slow{number}.py").write_text(READ.replace("SIGINT", signal.Signals(number).name))
+    fails(long_fit("--data.source", f"slow{number}.Slow"), "interrupted", code=128 + number)
+
+
+def test_a_second_signal_ends_a_validation_at_once(long_fit, fails, here):
+    (here / "trouble.py").write_text(HOOK)
+    words = long_fit(*averages(strike("on_validation_batch_start", signal.SIGTERM, 0, 2)))
+    fails(words, "interrupted", GO_ON, code=128 + signal.SIGTERM)
+    assert not list(Path("runs/run").glob("*.part"))
+
+
+def test_a_signal_in_the_test_after_a_fit(long_fit, fails, monkeypatch):
+    def struck(*_: object, **__: object) -> None:
+        signal.raise_signal(signal.SIGTERM)
+
+    monkeypatch.setattr("mmeff.cli.run.TestReport.on_test_start", struck, raising=False)
+    parts = ["stopped after the fit, before its test was over", "in runs/run: ", "--ckpt_path best"]
+    fails(long_fit(), *parts, code=128 + signal.SIGTERM)
+    assert read("runs/run/last.ckpt")["global_step"] == 16
