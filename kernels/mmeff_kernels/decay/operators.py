@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.utils.flop_counter import register_flop_formula
 
+from ..arguments import check_reach
 from ..launcher import Launcher
 from . import alike_kernel, apart_kernel, kernel
 
@@ -59,13 +60,11 @@ class _Plan:
         self.slots = self.L // self.chunk + 2 * self.rows if longest else self.rows * (self.chunks + 1)
         self.directions = 1 + (direction == BOTH)
         self.padded = lengths is not None and not longest
-        step = max(t.stride(1) for t in (q, k, v))
-        step = max(step, self.H * max(self.K, self.V))
-        if (longest or self.L) * step >= 2**31:
-            raise ValueError(
-                f"the kernels count what lies within a row in 32 bits: {longest or self.L} tokens {step} elements "
-                "apart are too many"
-            )
+        # Within a row the axis of heads is counted in 64 bits.
+        check_reach(
+            {"q": q, "k": k, "v": v}, (1, 3), longest or self.L,
+            self.H * max(self.K, self.V), "make it contiguous, or take the row in parts, or impl 'torch'",
+        )  # fmt: skip
         # Sums of fp16 numbers can leave their range; three products of tf32 parts are as exact as one of fp32.
         types = {torch.bfloat16: (tl.bfloat16, "ieee"), torch.float16: (tl.float32, "tf32")}
         dot, precision = types.get(v.dtype, (tl.float32, "tf32x3"))
@@ -110,7 +109,10 @@ class _Plan:
                 "p_k": k, "p_v": v, "p_G": self.G, "p_resets": self.resets, "p_lengths": self.lengths,
                 "p_start": start, "p_S": S, "p_end": end,
             },
-            {"rows": self.rows, "chunks": self.chunks, **self.counts, **self.sizes, **_strides("k", k), **_strides("v", v)},
+            {
+                "rows": self.rows, "chunks": self.chunks, **self.counts, **self.sizes, **_strides("k", k),
+                **_strides("v", v),
+            },
             {
                 "scale": self.scale if adjoint else 1.0, "FIRST": 1 - self.routes["FORWARD"], "ADJOINT": int(adjoint),
                 "BEFORE": int(self.bonus is not None), "EACH": self.each, **self.told, "BK": bk, "BV": bv,
