@@ -321,6 +321,41 @@ def test_what_it_refuses() -> None:
             decay_attention(**{**given, **changes})
 
 
+RESET_KINDS = [
+    ("backward", "all", False, False, False), ("both", "first", False, True, False),
+    ("forward", "all", True, False, True), ("both", "all", True, True, True),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("impl", IMPLS)
+@pytest.mark.parametrize("kind", RESET_KINDS, ids=str)
+def test_resets_are_exact(kind: tuple[Any, ...], impl: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At the ends of the row and of chunks, side by side, in single gates, and in all gates of a head; their own
+    gradient is 0, and small gates beside them keep theirs."""
+    given = drawn((1, 35, 2, 4, 4), kind)
+    if kind[2]:
+        monkeypatch.setattr(chunked, "CHUNKS", (8, 8))
+    g = given["g"]
+    tokens = torch.tensor([0, 3, 4, 15, 16, 34], device=DEVICE)
+    g.index_fill_(g.dim() - (3 if kind[2] else 2), tokens, -torch.inf)
+    g.view(-1)[::11] = -1e8
+    (g[..., 1, :] if kind[2] else g[..., 1]).fill_(-torch.inf)
+    found = errors(given, kind, impl)
+    assert max(found.values()) <= 1e-5, found
+    assert (run(given, kind, impl)["g"][g <= -1e8] == 0).all()
+
+
+def test_resets_in_chunks_of_64(monkeypatch: pytest.MonkeyPatch) -> None:
+    from mmeff_kernels.decay import operators
+
+    monkeypatch.setattr(operators, "chunk_and_warps", lambda *_: (64, 4))
+    kind = ("both", "all", False, False, False)
+    given = drawn((2, 70, 1, 4, 4), kind)
+    given["g"][:, [0, 31, 32, 33, 62, 63, 64, 69]] = -torch.inf
+    found = errors(given, kind, "triton", lengths=torch.tensor([70, 65], device=DEVICE))
+    assert max(found.values()) <= 1e-5, found
+
+
 @pytest.mark.gpu
 @pytest.mark.parametrize("sizes", [
     (4, 197, 3, 64, 64), (2, 1025, 2, 24, 20), (1, 2345, 2, 128, 64), (1, 730, 1, 128, 128), (3, 127, 2, 100, 33),

@@ -227,7 +227,7 @@ def test_what_they_refuse() -> None:
     with pytest.raises(ValueError, match=r"up to 64 states a channel, A \(4, 2, 65\) has 65"):
         separable_scan(**many, grid=(1, 2), impl="triton")  # type: ignore[arg-type]
     far = torch.zeros(2**11).expand(1, 2**20, 2**11)  # of one token, and no kernel is launched
-    with pytest.raises(ValueError, match="1024 x 1024 tokens 2048 elements apart are too many"):
+    with pytest.raises(ValueError, match="1048576 tokens of"):
         separable_scan(far, far, -torch.ones(2**11, 1), far[..., :1], far[..., :1], grid=(2**10, 2**10), impl="triton")
     with pytest.raises(ValueError, match="both of dt_bias and dt_bias_top"):
         wavefront_scan(**{**inputs((3, 4), 6, 3, 4), "dt_bias": None}, grid=(3, 4))  # type: ignore[arg-type]

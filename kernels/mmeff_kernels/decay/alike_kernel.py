@@ -10,16 +10,25 @@ import triton
 import triton.language as tl
 
 from ..tiles import product
-from .kernel import ALIKE, across, chunk_of, gate
+from .kernel import ALIKE, across, chunk_of, gate, upto, weight
 
 
 @triton.jit
-def weights(b_G, b_E, o_c, FORWARD: tl.constexpr, BACKWARD: tl.constexpr, DIAGONAL: tl.constexpr):
-    """W (BC, BC), from G of the forward and E of the backward direction."""
+def resets_of(p_resets, o_c, i_direction, H):
+    """The resets of a program's chunk in one direction, and for each token their number up to it, and which it is."""
+    resets = tl.load(p_resets + (i_direction * (tl.num_programs(0) // H)).to(tl.int64) * H + tl.program_id(0))
+    own = ((resets >> o_c) & 1).to(tl.int32)
+    return resets, tl.cumsum(own, 0), own
+
+
+@triton.jit
+def weights(b_G, b_E, n_G, n_E, o_c, FORWARD: tl.constexpr, BACKWARD: tl.constexpr, DIAGONAL: tl.constexpr):
+    """W (BC, BC), from G of the forward and E of the backward direction and the numbers of resets up to there."""
     later, earlier = o_c[:, None] > o_c[None, :], o_c[:, None] < o_c[None, :]
     b_x = tl.where(later, b_G[:, None] - b_G[None, :], tl.where(earlier, b_E[None, :] - b_E[:, None], 0.0))
     b_W = tl.exp(tl.minimum(b_x, 0.0))  # where a row has ended, exponents are of no use, but finite
-    b_W = tl.where(later | earlier, b_W, DIAGONAL * 1.0)
+    cut = (later & (n_G[:, None] != n_G[None, :])) | (earlier & (n_E[:, None] != n_E[None, :]))
+    b_W = tl.where(cut, 0.0, tl.where(later | earlier, b_W, DIAGONAL * 1.0))
     if not FORWARD:
         b_W = tl.where(later, 0.0, b_W)
     if not BACKWARD:
@@ -29,7 +38,7 @@ def weights(b_G, b_E, o_c, FORWARD: tl.constexpr, BACKWARD: tl.constexpr, DIAGON
 
 @triton.jit(do_not_specialize=ALIKE)
 def outputs_kernel(
-    p_q, p_k, p_v, p_G, p_lengths, p_S, p_o, L, chunks, slots, tokens, H, K, V, scale,
+    p_q, p_k, p_v, p_G, p_resets, p_lengths, p_S, p_o, L, chunks, slots, tokens, H, K, V, scale,
     q_b, q_l, q_h, k_b, k_l, k_h, v_b, v_l, v_h,
     FORWARD: tl.constexpr, BACKWARD: tl.constexpr, DIAGONAL: tl.constexpr, UNTIED: tl.constexpr,
     LENGTHS: tl.constexpr, DOT: tl.constexpr, PRECISION: tl.constexpr,
@@ -53,15 +62,18 @@ def outputs_kernel(
     b_k = tl.load(p_k + o_l[:, None] * k_l + o_k[None, :], m_l & m_k, 0.0)
     b_v = tl.load(p_v + o_l[:, None] * v_l + o_v[None, :], m_l & m_v, 0.0)
     b_G, b_E = gate(p_G, o_l, start, length, 0, H), gate(p_back, o_l, start, length, 1, H)
-    b_W = weights(b_G, b_E, o_c, FORWARD, BACKWARD, DIAGONAL)
+    _, n_G, _ = resets_of(p_resets, o_c, 0, H)
+    resets, n_E, own = resets_of(p_resets, o_c, UNTIED, H)
+    n_E -= own
+    b_W = weights(b_G, b_E, n_G, n_E, o_c, FORWARD, BACKWARD, DIAGONAL)
     b_o = product(product(b_q, tl.trans(b_k), DOT, PRECISION) * b_W, b_v, DOT, PRECISION)
     if FORWARD:
         b_S = tl.load(p_S + o_S, m_S, 0.0)
-        b_o += product(b_q, b_S, DOT, PRECISION) * tl.exp(b_G)[:, None]
+        b_o += product(b_q, b_S, DOT, PRECISION) * weight(b_G, n_G)[:, None]
     if BACKWARD:
         b_S = tl.load(p_S + (FORWARD * slots + 1) * state + o_S, m_S, 0.0)
         b_T = tl.load(p_back + (tl.minimum(start + BC, length) - 1) * H, start < length, 0.0)
-        b_o += product(b_q, b_S, DOT, PRECISION) * tl.exp(b_T - b_E)[:, None]
+        b_o += product(b_q, b_S, DOT, PRECISION) * weight(b_T - b_E, resets & ~upto(o_c, 1, BC))[:, None]
     # Padding within the row has an o of 0.
     inside = o_l < L if LENGTHS < 2 else o_l < length
     tl.store(p_o + o_l[:, None] * (H * V) + o_v[None, :], tl.where(m_l, b_o * scale, 0.0), inside[:, None] & m_v)
@@ -69,7 +81,8 @@ def outputs_kernel(
 
 @triton.jit(do_not_specialize=ALIKE)
 def gradients_kernel(
-    p_q, p_k, p_v, p_G, p_lengths, p_do, p_S, p_dS, p_dq, p_dk, p_dv, p_dg, L, chunks, slots, tokens, H, K, V, scale,
+    p_q, p_k, p_v, p_G, p_resets, p_lengths, p_do, p_S, p_dS, p_dq, p_dk, p_dv, p_dg,
+    L, chunks, slots, tokens, H, K, V, scale,
     q_b, q_l, q_h, k_b, k_l, k_h, v_b, v_l, v_h,
     FORWARD: tl.constexpr, BACKWARD: tl.constexpr, DIAGONAL: tl.constexpr, UNTIED: tl.constexpr,
     LENGTHS: tl.constexpr, DOT: tl.constexpr, PRECISION: tl.constexpr,
@@ -101,7 +114,9 @@ def gradients_kernel(
     b_v = tl.load(p_v + o_l[:, None] * v_l + o_v[None, :], m_l & m_v, 0.0)
     b_do = tl.load(p_do + i_o * V + o_o, m_l & m_v, 0.0)
     b_G, b_E = gate(p_G, o_l, start, length, 0, H), gate(p_back, o_l, start, length, 1, H)
-    b_W = weights(b_G, b_E, o_c, FORWARD, BACKWARD, DIAGONAL) * scale
+    _, n_G, _ = resets_of(p_resets, o_c, 0, H)
+    _, n_E, own = resets_of(p_resets, o_c, UNTIED, H)
+    b_W = weights(b_G, b_E, n_G, n_E - own, o_c, FORWARD, BACKWARD, DIAGONAL) * scale
     b_A = product(b_q, tl.trans(b_k), DOT, PRECISION) * b_W
     b_dA = product(b_do, tl.trans(b_v), DOT, PRECISION)
     b_dv = product(tl.trans(b_A), b_do, DOT, PRECISION)
@@ -120,11 +135,13 @@ def gradients_kernel(
         p_gates = p_G + i * UNTIED * tokens.to(tl.int64) * H
         b_X = gate(p_gates, o_l, start, length, back, H)
         b_T = tl.load(p_gates + (tl.minimum(start + BC, length) - 1) * H, start < length, 0.0)
-        b_rest = b_T - b_X
-        b_reads, b_leaves = tl.where(back == 1, b_rest, b_X), tl.where(back == 1, b_X, b_rest)
+        resets, _, own = resets_of(p_resets, o_c, i * UNTIED, H)
+        before = upto(o_c, back, BC)
+        b_until, b_rest = weight(b_X, resets & before), weight(b_T - b_X, resets & ~before)
+        b_reads, b_leaves = tl.where(back == 1, b_rest, b_until), tl.where(back == 1, b_until, b_rest)
         b_dqS, b_dkS, b_dvS, b_through = across(
             p_S + (i * slots + back) * state, p_dS + (i * slots + 1 - back) * state, o_S, m_S, b_q, b_k, b_v, b_do,
-            (tl.exp(b_reads) * scale)[:, None], tl.exp(b_leaves)[:, None], DOT, PRECISION,
+            (b_reads * scale)[:, None], b_leaves[:, None], DOT, PRECISION,
         )  # fmt: skip
         b_dq += b_dqS
         b_dk += b_dkS
@@ -133,7 +150,8 @@ def gradients_kernel(
         b_read += tl.where(back == 1, b_sum_back, b_sum)
         b_early, b_late = tl.where(back == 1, b_read, b_written), tl.where(back == 1, b_written, b_read)
         b_gated = tl.cumsum(b_early, 0) + tl.sum(b_late) - tl.cumsum(b_late, 0) + b_late - b_written
-        b_gated += tl.sum(b_through) * tl.exp(b_T)
+        b_gated += tl.sum(b_through) * weight(b_T, resets)
+        b_gated = tl.where(own != 0, 0.0, b_gated)
         if UNTIED:
             tl.store(p_dg + i * tokens.to(tl.int64) * H + o_l * H, b_gated, o_l < length)
         b_dg += b_gated

@@ -13,13 +13,20 @@ import triton
 import triton.language as tl
 
 from ..tiles import product
-from .kernel import ALIKE, across, chunk_of, gates
+from .kernel import ALIKE, across, chunk_of, gates, upto, weight
+
+
+@triton.jit
+def resets_of(p_resets, i_direction, i_h, H, K, o_k, m_k):
+    """The resets of a program's chunk in one direction, for each feature."""
+    chunk = i_direction * (tl.num_programs(0) // H) + tl.program_id(0) // H
+    return tl.load(p_resets + (chunk.to(tl.int64) * H + i_h) * K + o_k, m_k, 0)
 
 
 @triton.jit
 def halves(
-    p_G, p_back, o_c, half, start, length, width, o_k, m_k,
-    FORWARD: tl.constexpr, BACKWARD: tl.constexpr, BEFORE: tl.constexpr,
+    p_G, p_back, resets, resets_back, o_c, half, start, length, width, o_k, m_k,
+    FORWARD: tl.constexpr, BACKWARD: tl.constexpr, BEFORE: tl.constexpr, BC: tl.constexpr,
 ):  # fmt: skip
     """Of blocks of 2 `half` tokens: factors of q and of k, whether a token is in a second half, and the pairs that the
     factors serve."""
@@ -32,8 +39,14 @@ def halves(
     b_G = gates(p_G, o_l, start, length, 0, width, o_k, m_k)
     b_Q = gates(p_back, o_l, start, length, 1 - BEFORE, width, o_k, m_k)
     b_E = gates(p_back, o_l, start, length, 1, width, o_k, m_k)
-    b_fq = tl.exp(tl.minimum(tl.where(second[:, None], b_R - b_M, b_N - b_Q), 0.0))
-    b_fk = tl.exp(tl.minimum(tl.where(second[:, None], b_E - b_N, b_M - b_G), 0.0))
+    # Resets between a token and the middle.
+    middle = upto(block * (2 * half) + half, 1, BC)
+    of_q = (upto(o_c, tl.where(second, BEFORE, 1 - BEFORE), BC) ^ middle)[:, None]
+    of_k = (upto(o_c, tl.where(second, 1, 0), BC) ^ middle)[:, None]
+    of_q &= tl.where(second[:, None], resets[None, :], resets_back[None, :])
+    of_k &= tl.where(second[:, None], resets_back[None, :], resets[None, :])
+    b_fq = weight(tl.minimum(tl.where(second[:, None], b_R - b_M, b_N - b_Q), 0.0), of_q)
+    b_fk = weight(tl.minimum(tl.where(second[:, None], b_E - b_N, b_M - b_G), 0.0), of_k)
     pairs = (block[:, None] == block[None, :]) & (second[:, None] != second[None, :])
     if not BACKWARD:
         pairs = pairs & second[:, None]
@@ -44,7 +57,7 @@ def halves(
 
 @triton.jit(do_not_specialize=ALIKE)
 def outputs_kernel(
-    p_q, p_k, p_v, p_G, p_bonus, p_lengths, p_S, p_o, L, chunks, slots, tokens, H, K, V, scale,
+    p_q, p_k, p_v, p_G, p_resets, p_bonus, p_lengths, p_S, p_o, L, chunks, slots, tokens, H, K, V, scale,
     q_b, q_l, q_h, k_b, k_l, k_h, v_b, v_l, v_h,
     FORWARD: tl.constexpr, BACKWARD: tl.constexpr, DIAGONAL: tl.constexpr, UNTIED: tl.constexpr,
     LENGTHS: tl.constexpr, DOT: tl.constexpr, PRECISION: tl.constexpr,
@@ -72,21 +85,26 @@ def outputs_kernel(
     if p_bonus is not None:
         b_own *= tl.load(p_bonus + i_h * K + o_k, m_k, 0.0)[None, :]
     b_A = tl.where(o_c[:, None] == o_c[None, :], DIAGONAL * tl.sum(b_own, 1)[:, None], 0.0)
+    resets = resets_of(p_resets, 0, i_h, H, K, o_k, m_k)
+    resets_back = resets_of(p_resets, UNTIED, i_h, H, K, o_k, m_k)
     for level in range(LEVELS):
         b_fq, b_fk, _, pairs = halves(
-            p_G, p_back, o_c, BC >> (level + 1), start, length, width, o_k, m_k, FORWARD, BACKWARD, BEFORE
-        )
+            p_G, p_back, resets, resets_back, o_c, BC >> (level + 1), start, length, width, o_k, m_k,
+            FORWARD, BACKWARD, BEFORE, BC,
+        )  # fmt: skip
         b_A += tl.where(pairs, product(b_q * b_fq, tl.trans(b_k * b_fk), DOT, PRECISION), 0.0)
     b_o = product(b_A, b_v, DOT, PRECISION)
     if FORWARD:
         b_S = tl.load(p_S + o_S, m_S, 0.0)
         b_R = gates(p_G, o_l, start, length, BEFORE, width, o_k, m_k)
-        b_o += product(b_q * tl.exp(b_R), b_S, DOT, PRECISION)
+        b_w = weight(b_R, resets[None, :] & upto(o_c, BEFORE, BC)[:, None])
+        b_o += product(b_q * b_w, b_S, DOT, PRECISION)
     if BACKWARD:
         b_S = tl.load(p_S + (FORWARD * slots + 1) * state + o_S, m_S, 0.0)
         b_T = tl.load(p_back + (tl.minimum(start + BC, length) - 1) * width + o_k, m_k & (start < length), 0.0)
         b_Q = gates(p_back, o_l, start, length, 1 - BEFORE, width, o_k, m_k)
-        b_o += product(b_q * tl.exp(b_T[None, :] - b_Q), b_S, DOT, PRECISION)
+        b_w = weight(b_T[None, :] - b_Q, resets_back[None, :] & ~upto(o_c, 1 - BEFORE, BC)[:, None])
+        b_o += product(b_q * b_w, b_S, DOT, PRECISION)
     # Padding within the row has an o of 0.
     inside = o_l < L if LENGTHS < 2 else o_l < length
     tl.store(p_o + o_l[:, None] * (H * V) + o_v[None, :], tl.where(m_l, b_o * scale, 0.0), inside[:, None] & m_v)
@@ -94,7 +112,7 @@ def outputs_kernel(
 
 @triton.jit(do_not_specialize=ALIKE)
 def gradients_kernel(
-    p_q, p_k, p_v, p_G, p_bonus, p_lengths, p_do, p_S, p_dS, p_dq, p_dk, p_dv, p_dg, p_dbonus,
+    p_q, p_k, p_v, p_G, p_resets, p_bonus, p_lengths, p_do, p_S, p_dS, p_dq, p_dk, p_dv, p_dg, p_dbonus,
     L, chunks, slots, tokens, H, K, V, scale,
     q_b, q_l, q_h, k_b, k_l, k_h, v_b, v_l, v_h,
     FORWARD: tl.constexpr, BACKWARD: tl.constexpr, DIAGONAL: tl.constexpr, UNTIED: tl.constexpr,
@@ -133,11 +151,14 @@ def gradients_kernel(
     b_A = tl.zeros([BC, BC], tl.float32)
     b_dq, b_dk = tl.zeros([BC, BK], tl.float32), tl.zeros([BC, BK], tl.float32)
     b_dg, b_dg_back = tl.zeros([BC, BK], tl.float32), tl.zeros([BC, BK], tl.float32)
+    resets = resets_of(p_resets, 0, i_h, H, K, o_k, m_k)
+    resets_back = resets_of(p_resets, UNTIED, i_h, H, K, o_k, m_k)
     for level in range(LEVELS):
         half = BC >> (level + 1)
         b_fq, b_fk, second, pairs = halves(
-            p_G, p_back, o_c, half, start, length, width, o_k, m_k, FORWARD, BACKWARD, BEFORE
-        )
+            p_G, p_back, resets, resets_back, o_c, half, start, length, width, o_k, m_k,
+            FORWARD, BACKWARD, BEFORE, BC,
+        )  # fmt: skip
         b_qf, b_kf = b_q * b_fq, b_k * b_fk
         b_A += tl.where(pairs, product(b_qf, tl.trans(b_kf), DOT, PRECISION), 0.0)
         b_dAp = tl.where(pairs, b_dA, 0.0)
@@ -177,8 +198,12 @@ def gradients_kernel(
         b_X = gates(p_gates, o_l, start, length, tl.where(back == 1, 1 - BEFORE, BEFORE), width, o_k, m_k)
         b_Y = gates(p_gates, o_l, start, length, back, width, o_k, m_k)
         b_T = tl.load(p_gates + (tl.minimum(start + BC, length) - 1) * width + o_k, m_k & (start < length), 0.0)
-        b_reads = tl.exp(tl.where(back == 1, b_T[None, :] - b_X, b_X)) * scale
-        b_leaves = tl.exp(tl.where(back == 1, b_Y, b_T[None, :] - b_Y))
+        between = tl.where(back == 1, resets_back, resets)
+        before_q, before_k = upto(o_c, tl.where(back == 1, 1 - BEFORE, BEFORE), BC), upto(o_c, back, BC)
+        of_q = between[None, :] & tl.where(back == 1, ~before_q, before_q)[:, None]
+        of_k = between[None, :] & tl.where(back == 1, before_k, ~before_k)[:, None]
+        b_reads = weight(tl.where(back == 1, b_T[None, :] - b_X, b_X), of_q) * scale
+        b_leaves = weight(tl.where(back == 1, b_Y, b_T[None, :] - b_Y), of_k)
         b_dqS, b_dkS, b_dvS, b_through = across(
             p_S + (i * slots + back) * state, p_dS + (i * slots + 1 - back) * state, o_S, m_S, b_q, b_k, b_v, b_do,
             b_reads, b_leaves, DOT, PRECISION,
@@ -189,14 +214,16 @@ def gradients_kernel(
         read, written = tl.where(back == 1, until_back, until), tl.where(back == 1, since_back, since)
         b_gated = product(tl.where(read, 1.0, 0.0), b_q * b_dqS, DOT, PRECISION)
         b_gated += product(tl.where(written, 1.0, 0.0), b_k * b_dkS, DOT, PRECISION)
-        b_gated += (b_through * tl.exp(b_T))[None, :]
+        b_gated += (b_through * weight(b_T, between))[None, :]
         if UNTIED:
             b_dg += tl.where(back == 1, 0.0, b_gated)
             b_dg_back += tl.where(back == 1, b_gated, 0.0)
         else:
             b_dg += b_gated
-    tl.store(p_dg + o_q, b_dg, m_q)
+    own_bit = (upto(o_c, 0, BC) ^ upto(o_c, 1, BC))[:, None]
+    tl.store(p_dg + o_q, tl.where((own_bit & resets[None, :]) != 0, 0.0, b_dg), m_q)
     if UNTIED:
+        b_dg_back = tl.where((own_bit & resets_back[None, :]) != 0, 0.0, b_dg_back)
         tl.store(p_dg + tokens.to(tl.int64) * width + o_q, b_dg_back, m_q)
     tl.store(p_dq + i_o * K + o_q, b_dq, m_q)
     tl.store(p_dk + i_o * K + o_q, b_dk, m_q)

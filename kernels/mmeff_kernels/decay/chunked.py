@@ -7,6 +7,7 @@ little, one product serves all pairs.
 """
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -31,19 +32,60 @@ def decay_chunked(
     return _Chunked.apply(q, k, v, bonus, *by_direction, twice)
 
 
+@dataclass(frozen=True)
+class _Sums:
+    """Sums of gates up to some tokens, (..., K or 1): of those that are no resets, and the number of resets, or None.
+    The difference of two is the exponent of what lies between: -inf if a reset does, as sums alone cannot tell."""
+
+    G: Tensor
+    resets: Tensor | None
+
+    def __sub__(self, other: "_Sums") -> Tensor:
+        difference = self.G - other.G
+        if self.resets is None or other.resets is None:
+            return difference
+        return difference.masked_fill_(self.resets != other.resets, -torch.inf)
+
+    def exponent(self) -> Tensor:
+        return self.G if self.resets is None else self.G.masked_fill(self.resets > 0, -torch.inf)
+
+    def at(self, tokens: slice | Tensor) -> "_Sums":
+        return _Sums(self.G[..., tokens, :], None if self.resets is None else self.resets[..., tokens, :])
+
+    @property
+    def mT(self) -> "_Sums":
+        return _Sums(self.G.mT, None if self.resets is None else self.resets.mT)
+
+
+def _resets(g: Tensor) -> Tensor | None:
+    """The gates whose exp is 0 in g's type, fp32 or fp64, or None if a look at the numbers shows none: where there are
+    numbers, and a look does not wait for a device."""
+    floor = -750.0 if g.dtype == torch.float64 else -104.0
+    seen = g.device.type == "cpu" and type(g) is Tensor and not torch.compiler.is_compiling()
+    if seen and not float(g.nan_to_num().amin()) <= floor:  # NaN in a row is not the others' matter
+        return None
+    return g <= floor
+
+
 class _Gates:
     """Of one direction, within chunks (..., C, K or 1): the sums at which tokens read and are written, the weights with
     which they read what the chunk meets and leave what they have, and that of what passes through the chunk."""
 
     def __init__(self, g: Tensor, back: bool, before: bool):
-        self.g, self.back, self.before = g, back, before
-        self.G = g.cumsum(-2)
-        E, T = self.G - g, self.G[..., -1:, :]
+        self.g, self.back, self.before, self.reset = g, back, before, _resets(g)
+        if self.reset is None:
+            G = g.cumsum(-2)
+            self.G, E = _Sums(G, None), _Sums(G - g, None)
+        else:
+            g, one = g.masked_fill(self.reset, 0), self.reset.to(g.dtype)
+            self.G = _Sums(g.cumsum(-2), one.cumsum(-2))
+            E = _Sums(self.G.G - g, one.cumsum(-2) - one)
+        T = self.G.at(slice(-1, None))
         self.read_at = E if back != before else self.G
         self.written_at = E if back else self.G
-        self.reads = (T - self.read_at if back else self.read_at).exp()
-        self.leaves = (self.written_at if back else T - self.written_at).exp()
-        self.through = T.exp()
+        self.reads = (T - self.read_at if back else self.read_at.exponent()).exp()
+        self.leaves = (self.written_at.exponent() if back else T - self.written_at).exp()
+        self.through = T.exponent().exp()
 
     def walk(self, left: Tensor, state: Tensor, adjoint: bool = False) -> tuple[Tensor, Tensor]:
         """The state that each chunk meets, (N, n, K, V), if each leaves `left`, and the last; `adjoint`: the same of
@@ -57,12 +99,11 @@ class _Gates:
 
     def factors(self, size: int) -> tuple[Tensor, Tensor]:
         """Exponents of q's and k's factors in blocks of so many tokens, from the sum in the middle of a block."""
-        blocks = self.G.unflatten(-2, (-1, size))[..., size // 2 - 1 : size // 2, :]
-        M = blocks.expand(*blocks.shape[:-2], size, -1).flatten(-3, -2)
+        M = self.G.at(torch.arange(self.g.shape[-2], device=self.g.device) // size * size + size // 2 - 1)
         return (M - self.read_at, self.written_at - M) if self.back else (self.read_at - M, M - self.written_at)
 
     def gradient(self, read: Tensor, written: Tensor, through: Tensor) -> Tensor:
-        """g's, from what was read and what was written, each times its gradient, and from T's."""
+        """g's, from what was read and what was written, each times its gradient, and from T's; 0 for resets."""
         at_read, at_written = (-read, written) if self.back else (read, -written)
         at = at_read + at_written
         at[..., -1:, :] += through
@@ -70,13 +111,15 @@ class _Gates:
         # E is without the token's own.
         if self.back != self.before:
             dg -= at_read
-        return dg - at_written if self.back else dg
+        if self.back:
+            dg -= at_written
+        return dg if self.reset is None else dg.masked_fill_(self.reset, 0)
 
 
 def _rounds(sides: list[_Gates]) -> Iterator[tuple[Tensor, Tensor, Tensor, dict[int, Tensor | None]]]:
     """Exponents of q's and k's factors, the pairs of tokens that they serve, and the directions in which they do: with
     the tokens (C, 1) that read in each, from the others, or None where all do both."""
-    C, device = sides[0].G.shape[-2], sides[0].G.device
+    C, device = sides[0].g.shape[-2], sides[0].g.device
     o = torch.arange(C, device=device)[:, None]
     size = 1  # of blocks that one product serves
     # torch.compile has no numbers to look at; and of one direction alone, how it is computed shall not depend on tokens
@@ -88,7 +131,7 @@ def _rounds(sides: list[_Gates]) -> Iterator[tuple[Tensor, Tensor, Tensor, dict[
     width = C
     while width > size:
         second = o % width >= width // 2
-        x = y = torch.full((), -torch.inf, dtype=sides[0].G.dtype, device=device)
+        x = y = torch.full((), -torch.inf, dtype=sides[0].g.dtype, device=device)
         for side in sides:
             of_q, of_k = side.factors(width)
             x, y = torch.where(second != side.back, of_q, x), torch.where(second == side.back, of_k, y)
@@ -105,8 +148,8 @@ def _rounds(sides: list[_Gates]) -> Iterator[tuple[Tensor, Tensor, Tensor, dict[
 
 def _weights(sides: list[_Gates], diagonal: int) -> Tensor:
     """W (N, n, C, C) where a head has one gate."""
-    x = sides[0].G.new_full((1, 1), -torch.inf)
-    o = torch.arange(sides[0].G.shape[-2], device=x.device)
+    x = sides[0].g.new_full((1, 1), -torch.inf)
+    o = torch.arange(sides[0].g.shape[-2], device=x.device)
     for side in sides:
         between = side.written_at.mT - side.read_at if side.back else side.read_at - side.written_at.mT
         x = torch.where(o[:, None] < o if side.back else o[:, None] > o, between, x)

@@ -12,6 +12,10 @@ Weights, with T the sum over the whole chunk; none of the exponents is positive:
     backward  token s leaves exp(E_s), token t reads exp(T - E_t), and between the two exp(E_s - E_t), s > t
 
 If tokens read a state before it decays (RWKV), t reads with E where G stands, and with G where E stands.
+
+A gate whose exp is 0 is a reset. G leaves resets out, for a difference of infinities, or of numbers as large, says
+nothing of the gates between; they are the bits of one number for each gate and chunk, and a weight with one of them
+between its two ends is 0.
 """
 
 # pyright: reportGeneralTypeIssues=false, reportPossiblyUnboundVariable=false
@@ -41,6 +45,19 @@ def gate(p_G, o_l, start, length, shift, width):
 
 
 @triton.jit
+def upto(o_c, shift, BC: tl.constexpr):
+    """The bits of a chunk's tokens up to o_c, or up to the one before where shift is 1."""
+    one = tl.full(o_c.shape, 1, tl.int64 if BC > 32 else tl.int32)
+    return ((one << o_c) << (1 - shift)) - 1
+
+
+@triton.jit
+def weight(b_x, resets):
+    """exp of an exponent; 0 if there are resets between."""
+    return tl.where(resets != 0, 0.0, tl.exp(b_x))
+
+
+@triton.jit
 def slot(i_row, first, L, LENGTHS: tl.constexpr, BC: tl.constexpr):
     """Where the states at the boundaries of a row's chunks begin: boundary b lies before chunk b."""
     if LENGTHS == 2:
@@ -60,24 +77,29 @@ def chunk_of(p_lengths, L, chunks, H, LENGTHS: tl.constexpr, BC: tl.constexpr):
 
 @triton.jit(do_not_specialize=ALIKE)
 def gate_sums_kernel(
-    p_g, p_G, p_lengths, L, rows, chunks, tokens, W, LENGTHS: tl.constexpr, BC: tl.constexpr, BW: tl.constexpr
-):
-    """G (directions, tokens, W) of g, within chunks."""
+    p_g, p_G, p_resets, p_lengths, L, rows, chunks, tokens, W,
+    FLOOR: tl.constexpr, LENGTHS: tl.constexpr, BC: tl.constexpr, BW: tl.constexpr,
+):  # fmt: skip
+    """G (directions, tokens, W) of g, within chunks, and the resets (directions, rows, chunks, W)."""
     blocks = tl.cdiv(W, BW)
     i_block, i_crd = tl.program_id(0) % blocks, tl.program_id(0) // blocks
     i_chunk, i_rd = i_crd % chunks, i_crd // chunks
     i_row, i_direction = (i_rd % rows).to(tl.int64), (i_rd // rows).to(tl.int64)
     i_r, first, length = place(i_row, p_lengths, L, LENGTHS)
-    o_l, o_w = i_chunk * BC + tl.arange(0, BC), i_block * BW + tl.arange(0, BW)
+    o_c, o_w = tl.arange(0, BC), i_block * BW + tl.arange(0, BW)
+    o_l = i_chunk * BC + o_c
     m = (o_l < length)[:, None] & (o_w < W)[None, :]
     o = (i_direction * tokens + i_r * L + first) * W + o_l[:, None] * W + o_w[None, :]
-    b_G = tl.cumsum(tl.load(p_g + o, m, 0.0).to(tl.float32), 0)
-    tl.store(p_G + o, b_G, m)
+    b_g = tl.load(p_g + o, m, 0.0).to(tl.float32)
+    reset = b_g <= FLOOR
+    tl.store(p_G + o, tl.cumsum(tl.where(reset, 0.0, b_g), 0), m)
+    bits = tl.where(reset, (upto(o_c, 0, BC) ^ upto(o_c, 1, BC))[:, None], 0)
+    tl.store(p_resets + i_crd.to(tl.int64) * W + o_w, tl.sum(bits, 0), o_w < W)
 
 
 @triton.jit(do_not_specialize=ALIKE)
 def states_kernel(
-    p_k, p_v, p_G, p_lengths, p_start, p_S, p_end, L, rows, slots, tokens, H, K, V, scale,
+    p_k, p_v, p_G, p_resets, p_lengths, p_start, p_S, p_end, L, rows, chunks, slots, tokens, H, K, V, scale,
     k_b, k_l, k_h, v_b, v_l, v_h,
     FIRST: tl.constexpr, ADJOINT: tl.constexpr, BEFORE: tl.constexpr, EACH: tl.constexpr, UNTIED: tl.constexpr,
     LENGTHS: tl.constexpr, DOT: tl.constexpr, PRECISION: tl.constexpr,
@@ -102,6 +124,7 @@ def states_kernel(
     p_v += i_r * v_b + first * v_l + i_h * v_h
     width = H * K if EACH else H
     p_G += (i_direction * UNTIED * tokens + i_r * L + first) * width + (i_h * K if EACH else i_h)
+    p_resets += (i_direction * UNTIED * rows + i_row) * chunks * width + (i_h * K if EACH else i_h)
     p_S += ((i_direction * slots + slot(i_row, first, L, LENGTHS, BC)) * H + i_h) * K * V
     i_state = ((i_direction * rows + i_row) * H + i_h) * K * V
     b_S = tl.zeros([BK, BV], tl.float32)
@@ -115,18 +138,22 @@ def states_kernel(
         o_l = start + tl.arange(0, BC)
         m_l = (o_l < length)[:, None]
         last = tl.minimum(start + BC, length) - 1
+        before = upto(tl.arange(0, BC), shift, BC)
+        between = tl.where(back == 1, before, ~before)
         b_k = tl.load(p_k + o_l[:, None] * k_l + o_k[None, :], m_l & m_k[None, :], 0.0)
         b_v = tl.load(p_v + o_l[:, None] * v_l + o_v[None, :], m_l & m_v[None, :], 0.0)
         if EACH:
             b_X = gates(p_G, o_l, start, length, shift, width, o_k, m_k)
             b_T = tl.load(p_G + last * width + o_k, m_k, 0.0)
-            b_w = tl.exp(tl.where(back == 1, b_X, b_T[None, :] - b_X))
-            b_S = b_S * tl.exp(b_T)[:, None]
+            resets = tl.load(p_resets + i.to(tl.int64) * width + o_k, m_k, 0)
+            b_w = weight(tl.where(back == 1, b_X, b_T[None, :] - b_X), resets[None, :] & between[:, None])
+            b_S = b_S * weight(b_T, resets)[:, None]
         else:
             b_x = gate(p_G, o_l, start, length, shift, width)
             b_t = tl.load(p_G + last * width)
-            b_w = tl.exp(tl.where(back == 1, b_x, b_t - b_x))[:, None]
-            b_S = b_S * tl.exp(b_t)
+            resets = tl.load(p_resets + i.to(tl.int64) * width)
+            b_w = weight(tl.where(back == 1, b_x, b_t - b_x), resets & between)[:, None]
+            b_S = b_S * weight(b_t, resets)
         b_S += product(tl.trans(b_k.to(tl.float32) * (b_w * scale)), b_v, DOT, PRECISION)
     tl.store(p_S + tl.where(back == 1, 0, n).to(tl.int64) * H * K * V + o_S, b_S, m_S)
     if p_end is not None:

@@ -43,7 +43,8 @@ def decay_attention(
     v           (B, L, H, V)
     g           the logarithm of the decay, at most 0: (B, L, H), one for all features of a head (retention, SSD,
                 mLSTM), or (B, L, H, K), one for each (GLA, HGRN2, RWKV). For "both", a leading axis of 2 gives each
-                direction its own
+                direction its own. A gate whose exp is 0 (from -104 down, -inf too; -750 in fp64) is a reset: nothing
+                of the state passes it, exactly, and its gradient is 0
     direction   "forward": token t reads from tokens s <= t. "backward": from s >= t, as the flipped row would. "both":
                 the sum of the two, in one pass
     diagonal    for "both": whether a token reads its own input in each direction ("all"), or once ("first")

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.utils.flop_counter import register_flop_formula
 
+from ..arguments import check_reach
 from ..launcher import Launcher
 from . import alike_kernel, apart_kernel, kernel
 
@@ -21,6 +22,8 @@ _gradients = Launcher(alike_kernel.gradients_kernel), Launcher(apart_kernel.grad
 
 #: Features, and values, of a state that a program holds on its walk along a row.
 BLOCK = 64
+#: A gate from which on exp is 0 in fp32: a reset.
+FLOOR = -104.0
 #: Gates of a tile in which their sums are taken.
 GATES = 32
 FORWARD, BACKWARD, BOTH = range(3)
@@ -57,13 +60,11 @@ class _Plan:
         self.slots = self.L // self.chunk + 2 * self.rows if longest else self.rows * (self.chunks + 1)
         self.directions = 1 + (direction == BOTH)
         self.padded = lengths is not None and not longest
-        step = max(t.stride(1) for t in (q, k, v))
-        step = max(step, self.H * max(self.K, self.V))
-        if (longest or self.L) * step >= 2**31:
-            raise ValueError(
-                f"the kernels count what lies within a row in 32 bits: {longest or self.L} tokens {step} elements "
-                "apart are too many"
-            )
+        # Within a row the axis of heads is counted in 64 bits.
+        check_reach(
+            {"q": q, "k": k, "v": v}, (1, 3), longest or self.L,
+            self.H * max(self.K, self.V), "make it contiguous, or take the row in parts, or impl 'torch'",
+        )  # fmt: skip
         # Sums of fp16 numbers can leave their range; three products of tf32 parts are as exact as one of fp32.
         types = {torch.bfloat16: (tl.bfloat16, "ieee"), torch.float16: (tl.float32, "tf32")}
         dot, precision = types.get(v.dtype, (tl.float32, "tf32x3"))
@@ -78,19 +79,22 @@ class _Plan:
         }  # fmt: skip
         self.counts = {"L": self.L, "slots": self.slots, "tokens": self.tokens}
         self.sizes = {"H": self.H, "K": self.K, "V": self.V}
-        self.G = self._gate_sums(g)
+        self.G, self.resets = self._gate_sums(g)
 
-    def _gate_sums(self, g: Tensor) -> Tensor:
+    def _gate_sums(self, g: Tensor) -> tuple[Tensor, Tensor]:
         W = self.H * (self.K if self.each else 1)
         G = torch.empty(g.shape, dtype=torch.float32, device=g.device)
+        directions = g.numel() // (self.tokens * W)
+        bits = torch.int64 if self.chunk > 32 else torch.int32
+        resets = torch.empty(directions, self.rows, self.chunks, W, dtype=bits, device=g.device)
         block = min(GATES, 1 << (W - 1).bit_length())
         _gate_sums(
-            (g.numel() // (self.tokens * W)) * self.rows * self.chunks * -(-W // block),
-            {"p_g": g, "p_G": G, "p_lengths": self.lengths},
+            directions * self.rows * self.chunks * -(-W // block),
+            {"p_g": g, "p_G": G, "p_resets": resets, "p_lengths": self.lengths},
             {"L": self.L, "rows": self.rows, "chunks": self.chunks, "tokens": self.tokens, "W": W},
-            {"LENGTHS": self.told["LENGTHS"], "BC": self.chunk, "BW": block},
+            {"FLOOR": FLOOR, "LENGTHS": self.told["LENGTHS"], "BC": self.chunk, "BW": block},
         )
-        return G
+        return G, resets
 
     def states(
         self, k: Tensor, v: Tensor, start: Tensor | None, adjoint: bool, ends: bool
@@ -102,9 +106,13 @@ class _Plan:
         _states(
             self.directions * self.rows * self.H * -(-self.K // bk) * -(-self.V // bv),
             {
-                "p_k": k, "p_v": v, "p_G": self.G, "p_lengths": self.lengths, "p_start": start, "p_S": S, "p_end": end,
+                "p_k": k, "p_v": v, "p_G": self.G, "p_resets": self.resets, "p_lengths": self.lengths,
+                "p_start": start, "p_S": S, "p_end": end,
             },
-            {"rows": self.rows, **self.counts, **self.sizes, **_strides("k", k), **_strides("v", v)},
+            {
+                "rows": self.rows, "chunks": self.chunks, **self.counts, **self.sizes, **_strides("k", k),
+                **_strides("v", v),
+            },
             {
                 "scale": self.scale if adjoint else 1.0, "FIRST": 1 - self.routes["FORWARD"], "ADJOINT": int(adjoint),
                 "BEFORE": int(self.bonus is not None), "EACH": self.each, **self.told, "BK": bk, "BV": bv,
@@ -124,7 +132,8 @@ class _Plan:
         return self.rows * self.chunks * self.H, numbers, options
 
     def tensors(self) -> dict[str, Tensor | None]:
-        given = {"p_q": self.q, "p_k": self.k, "p_v": self.v, "p_G": self.G, "p_lengths": self.lengths}
+        given = {"p_q": self.q, "p_k": self.k, "p_v": self.v, "p_G": self.G}
+        given |= {"p_resets": self.resets, "p_lengths": self.lengths}
         return {**given, "p_bonus": self.bonus} if self.each else given
 
 

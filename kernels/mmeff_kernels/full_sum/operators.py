@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.utils.flop_counter import register_flop_formula
 
+from ..arguments import check_reach
 from ..launcher import Launcher
 from . import kernel
 
@@ -33,7 +34,7 @@ class _Plan:
     """How the rows are divided among programs, and what every kernel is told."""
 
     def __init__(
-        self, shape: tuple[int, int, int, int], V: int, widest: int, dtype: torch.dtype, rotate: bool, padded: bool,
+        self, shape: tuple[int, int, int, int], V: int, dtype: torch.dtype, rotate: bool, padded: bool,
         feature: int, normalize: bool, longest: int, sequences: int,
     ):  # fmt: skip
         rows, L, H, K = shape
@@ -42,12 +43,6 @@ class _Plan:
         #: Numbers of the sums S and z of a row and head, and of the gradients of q, k and v of a token.
         self.rows, self.summed, self.apart = rows, K * (V + 1), H * (2 * K + V)
         longest, packed = longest or L, bool(longest)
-        widest = max(widest, self.apart)
-        if longest * widest >= 2**31:
-            raise ValueError(
-                f"the kernels count what lies within a row in 32 bits: {longest} tokens {widest} elements apart are "
-                "too many"
-            )
         block = min(block_of(dtype), max(16, 1 << (K - 1).bit_length()))
         blocks, tiles = -(-K // block), -(-longest // BL)
         span, self.chunks = _division(tiles, rows * H * blocks)
@@ -90,10 +85,14 @@ def _plan(
     q: Tensor, k: Tensor, v: Tensor, cos: Tensor | None, lengths: Tensor | None,
     feature: int, normalize: bool, longest: int,
 ) -> _Plan:  # fmt: skip
-    widest = max(q.stride(1), k.stride(1), v.stride(1))
+    # Within a row the axis of heads is counted in 64 bits.
+    check_reach(
+        {"q": q, "k": k, "v": v}, (1, 3), longest or q.shape[1],
+        q.shape[2] * (2 * q.shape[3] + v.shape[3]), "make it contiguous, or take impl 'torch'",
+    )  # fmt: skip
     sequences = len(lengths) - 1 if longest and lengths is not None else 0
     return _kept(
-        q.shape, v.shape[-1], widest, v.dtype, cos is not None, lengths is not None,
+        q.shape, v.shape[-1], v.dtype, cos is not None, lengths is not None,
         feature, normalize, longest, sequences,
     )  # fmt: skip
 

@@ -93,6 +93,8 @@ def _serves(impl: Impl, given: dict[str, Tensor], weight: Tensor, bias: Tensor) 
     for name, tensor in (*given.items(), ("weight", weight), ("bias", bias)):
         if tensor.device != x.device:
             raise ValueError(f"{name} is on {tensor.device}, x on {x.device}")
+        if not tensor.is_floating_point():
+            raise ValueError(f"{name} must be floating point, not {tensor.dtype}")
     if impl == "triton":
         check_triton({**given})
         if x.shape[-1] > LIMIT:

@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.utils.flop_counter import register_flop_formula
 
+from ..arguments import check_reach
 from ..launcher import Launcher
 from ..selective_scan.division import quarters
 from ..selective_scan.launch import lead_stride
@@ -57,12 +58,11 @@ class _Plan:
         self.tile = tile(self.N, self.channels, self.corners * self.rows, wavefront, quarters(x.device))
         self.blocks = -(-self.channels // self.tile.BD)
         self.programs = self.corners * self.rows * self.blocks
-        reach = self.H * self.W * max(self.channels, x.stride(-2), dt.stride(-2))
-        if reach >= 2**31:
-            raise ValueError(
-                f"the kernels count what lies within a grid in 32 bits: {self.H} x {self.W} tokens "
-                f"{reach // (self.H * self.W)} elements apart are too many; take impl 'torch' or a smaller grid"
-            )
+        named = {"x": x, "dt": dt, "B": B, "C": C, "dt_top": top[0], "B_top": top[2]}
+        check_reach(
+            named, (-2, -1), self.H * self.W, max(self.channels, self.N),
+            "make it contiguous, or take impl 'torch' or a smaller grid",
+        )  # fmt: skip
         self.tensors = {
             "p_x": x, "p_dt": dt, "p_A": A, "p_B": B, "p_C": C, "p_D": D, "p_bias": bias,
             "p_dt_top": top[0], "p_A_top": top[1], "p_B_top": top[2], "p_bias_top": top[3],
@@ -73,7 +73,7 @@ class _Plan:
             "A_k": lead_stride(A, 3), "D_k": lead_stride(D, 2), "bias_k": lead_stride(bias, 2),
             "A_top_k": lead_stride(top[1], 3), "bias_top_k": lead_stride(top[3], 2),
         }  # fmt: skip
-        for name, tensor in {"x": x, "dt": dt, "B": B, "C": C, "dt_top": top[0], "B_top": top[2]}.items():
+        for name, tensor in named.items():
             strides = (0, 0, 0) if tensor is None else (lead_stride(tensor, 4), *tensor.stride()[-3:-1])
             self.numbers |= {f"{name}_{letter}": stride for letter, stride in zip("kbl", strides, strict=True)}
         self.options = {

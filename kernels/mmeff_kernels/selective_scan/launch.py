@@ -7,6 +7,7 @@ share lacks the axis K and is read in place.
 import torch
 from torch import Tensor
 
+from ..arguments import check_reach
 from ..launcher import Launcher
 from . import kernel
 from .division import chunks, quarters, tile
@@ -27,6 +28,7 @@ class _Plan:
         dt: Tensor,
         A: Tensor,
         B: Tensor,
+        C: Tensor,
         bias: Tensor | None,
         lengths: Tensor | None,
         table: Tensor | None,
@@ -51,12 +53,10 @@ class _Plan:
             routes * self.rows * self.blocks, self.L, quarters(x.device), self.tile, backward_pass
         )
         self.programs = routes * self.rows * self.blocks * self.chunks
-        reach = (self.L if table is not None else min(span, self.L)) * max(x.stride(-2), dt.stride(-2), self.channels)
-        if reach >= 2**31:
-            raise ValueError(
-                f"the kernels count what lies within a chunk in 32 bits: {self.L} tokens {reach // self.L} elements "
-                "apart are too many; scan the row in parts, each from the last state of the one before"
-            )
+        within = self.L if table is not None else min(span, self.L)
+        advice = "make it contiguous, or scan the row in parts, each from the last state of the one before"
+        check_reach({"x": x, "dt": dt}, (-2, -1), within, self.channels, advice)
+        check_reach({"B": B, "C": C}, (-3, -2, -1), within, self.N, advice)
         self.sizes = {
             "L": self.L, "rows": self.rows,
             "span": span, "chunks": self.chunks, "blocks": self.blocks,
@@ -131,7 +131,7 @@ def forward(
     save: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """y (K, B, L, D), the last states (K, B, N, D) if `last`, and every tile.saved-th (K, B, -, N, D) if `save`."""
-    plan = _Plan(x, dt, A, B, bias, lengths, table, softplus, routes, backward, longest, backward_pass=False)
+    plan = _Plan(x, dt, A, B, C, bias, lengths, table, softplus, routes, backward, longest, backward_pass=False)
     rows, L, channels, N = plan.rows, plan.L, plan.channels, plan.N
     new = torch.zeros if plan.options["LENGTHS"] == 1 else torch.empty  # the kernels write no padding
     y = new(routes, *x.shape[-3:], dtype=x.dtype, device=x.device)
@@ -174,7 +174,7 @@ def backward(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """gy (B, L, D) for all routes or (K, B, L, D). Gradients of x and of full dt (K, B, L, D), of B and C together
     (2, K, B, L, G, N), sums (K, N + 2, D) for A, D and bias, and of the first state (K, B, N, D) if `first`."""
-    plan = _Plan(x, dt, A, B, bias, lengths, table, softplus, routes, backward, longest, backward_pass=True)
+    plan = _Plan(x, dt, A, B, C, bias, lengths, table, softplus, routes, backward, longest, backward_pass=True)
     rows, channels, N = plan.rows, plan.channels, plan.N
     new = torch.zeros if plan.options["LENGTHS"] == 1 else torch.empty
     gx, gdt = (new(routes, *x.shape[-3:], dtype=t.dtype, device=x.device) for t in (x, dt))

@@ -139,12 +139,15 @@ def selective_scan_step(
     x, dt, z (B, D), A (D, N), B and C (B, N) or (B, G, N), D and dt_bias (D,); with dt_weight (D, R) dt is (B, R).
     Computes in the state's dtype, y in x's.
     """
+    wide, kind = state.dtype, x.dtype
+    x, dt, A, B, C = (t.to(wide) for t in (x, dt, A, B, C))
+    D, z, dt_bias, dt_weight = (None if t is None else t.to(wide) for t in (D, z, dt_bias, dt_weight))
     y, state = selective_scan(
         x[:, None], dt[:, None], A, B[:, None], C[:, None], D, z=None if z is None else z[:, None],
         dt_bias=dt_bias, dt_weight=dt_weight, dt_softplus=dt_softplus, initial_state=state, return_final_state=True,
         impl="reference",
     )  # fmt: skip
-    return y[:, 0], state
+    return y[:, 0].to(kind), state
 
 
 def _triton(

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..arguments import check_impl, check_triton
+from ..arguments import check_impl, check_lengths, check_triton
 from ..padding import without_padding
 
 Side = Literal["causal", "anticausal", "centred"]
@@ -91,7 +91,7 @@ def _check(
         raise ValueError(f"x must be (B, L, D) and not empty, not {tuple(x.shape)}")
     if isinstance(sides, str) or not sides or any(side not in get_args(Side) for side in sides):
         raise ValueError(f"sides must name one of {', '.join(get_args(Side))} for each direction, not {sides!r}")
-    rows, _, channels = x.shape
+    channels = x.shape[2]
     K = len(sides)
     if weight.dim() != 3 or weight.shape[:2] != (K, channels) or weight.shape[2] == 0:
         raise ValueError(
@@ -99,11 +99,14 @@ def _check(
         )
     if "centred" in sides and weight.shape[2] % 2 == 0:
         raise ValueError(f"a centred convolution needs an odd width, weight is {tuple(weight.shape)}")
-    for name, tensor, shape in (("bias", bias, (K, channels)), ("lengths", lengths, (rows,))):
-        if tensor is not None and tensor.shape != shape:
-            raise ValueError(f"{name} must be {shape} beside x {tuple(x.shape)}, not {tuple(tensor.shape)}")
-    for name, tensor in (("weight", weight), ("bias", bias), ("lengths", lengths)):
+    if bias is not None and bias.shape != (K, channels):
+        raise ValueError(f"bias must be {(K, channels)} beside x {tuple(x.shape)}, not {tuple(bias.shape)}")
+    if lengths is not None:
+        check_lengths(lengths, x)
+    for name, tensor in (("x", x), ("weight", weight), ("bias", bias)):
         if tensor is not None and tensor.device != x.device:
             raise ValueError(f"{name} is on {tensor.device}, x on {x.device}")
+        if tensor is not None and not tensor.is_floating_point():
+            raise ValueError(f"{name} must be floating point, not {tensor.dtype}")
     if impl == "triton":
         check_triton({"x": x})
