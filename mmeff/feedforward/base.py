@@ -1,6 +1,7 @@
 """The interface of a channel mixer."""
 
 from abc import ABC, abstractmethod
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -12,6 +13,10 @@ class ChannelMixer(nn.Module, ABC):
     """
 
     aux_loss: Tensor | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        # The loss of the last step hangs on its graph, which can be neither pickled nor copied.
+        return {name: value for name, value in self.__dict__.items() if name != "aux_loss"}
 
     @abstractmethod
     def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:

@@ -1,7 +1,5 @@
 """Retention: linear attention that forgets at a fixed rate, another one for each head."""
 
-from functools import lru_cache
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -11,6 +9,7 @@ from mmeff.mixers.heads import count_heads, inner_width
 from mmeff.mixers.rotary import rotate
 from mmeff.norm import rms_norm
 from mmeff_kernels.decay import decay_attention
+from mmeff_kernels.kept import kept
 
 
 class Retention(Mixer):
@@ -54,8 +53,7 @@ class Retention(Mixer):
         return self.out(F.silu(z) * rms_norm(o, eps=1e-5).flatten(2))
 
 
-@lru_cache(maxsize=64)
-@torch.inference_mode(False)  # As the table of `rotation`: first made for inference, it serves training too.
+@kept
 def log_gamma(heads: int, dtype: torch.dtype, device: torch.device) -> Tensor:
     """log(1 - 2^(-5-h)) of every head (H,), computed in fp64, once for a device."""
     return torch.log1p(-torch.exp2(-5 - torch.arange(heads, dtype=torch.float64))).to(device, dtype)

@@ -1,9 +1,9 @@
 """Rotary position embedding over grids of any number of axes."""
 
-from functools import lru_cache
-
 import torch
 from torch import Tensor
+
+from mmeff_kernels.kept import kept
 
 
 def rotate(x: Tensor, grid: tuple[int, ...], base: float = 10_000.0) -> Tensor:
@@ -27,8 +27,7 @@ def rotation_of(x: Tensor, grid: tuple[int, ...]) -> tuple[Tensor, Tensor]:
     return rotation(grid, x.shape[-1] // 2, dtype, x.device)
 
 
-@lru_cache(maxsize=64)
-@torch.inference_mode(False)  # A table first made for inference serves training too, where it is saved for backward.
+@kept
 def rotation(
     grid: tuple[int, ...], pairs: int, dtype: torch.dtype, device: torch.device, base: float = 10_000.0
 ) -> tuple[Tensor, Tensor]:

@@ -3,6 +3,7 @@
 import math
 from abc import ABC
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any, overload
 
 import torch
@@ -58,7 +59,7 @@ class Classification(LightningModule, ABC):
         self.tokenizers = nn.ModuleDict(tokenizers)
         self.backbone = backbone
         self.heads = nn.ModuleDict()
-        self.make_head = lambda classes: Head(backbone.out_dim, classes, pool, dropout)
+        self.make_head = partial(Head, backbone.out_dim, pool=pool, dropout=dropout)
         self.smoothing, self.mix, self.optimizer_config = smoothing, mix, optimizer
         self.specs: dict[str, DataSpec] = {}
         #: Where it came from, in plain values: what `mmeff.load` builds the same model from.

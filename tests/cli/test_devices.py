@@ -135,7 +135,8 @@ def test_values_that_the_trainer_cannot_mean(option, value):
 def test_seeds_that_numpy_takes_for_none(seed):
     with pytest.raises(InputError, match=f"seed_everything is {seed}"):
         check_seed(seed)
-    check_seed(True), check_seed(None), check_seed(0)
+    for seed in (True, None, 0):
+        check_seed(seed)
 
 
 def test_what_no_run_can_be_started_with_is_one_line(fit, table, fails, here):

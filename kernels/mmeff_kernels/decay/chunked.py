@@ -57,12 +57,17 @@ class _Sums:
         return _Sums(self.G.mT, None if self.resets is None else self.resets.mT)
 
 
+def _has_numbers(g: Tensor) -> bool:
+    """Whether a look at g can show any: it is not being traced, or fake."""
+    return type(g) is Tensor and not torch.compiler.is_compiling()
+
+
 def _resets(g: Tensor) -> Tensor | None:
     """The gates whose exp is 0 in g's type, fp32 or fp64, or None if a look at the numbers shows none: where there are
     numbers, and a look does not wait for a device."""
     floor = -750.0 if g.dtype == torch.float64 else -104.0
-    seen = g.device.type == "cpu" and type(g) is Tensor and not torch.compiler.is_compiling()
-    if seen and not float(g.nan_to_num().amin()) <= floor:  # NaN in a row is not the others' matter
+    # NaN in a row is not the others' matter.
+    if g.device.type == "cpu" and _has_numbers(g) and not float(g.nan_to_num().amin()) <= floor:
         return None
     return g <= floor
 
@@ -122,9 +127,8 @@ def _rounds(sides: list[_Gates]) -> Iterator[tuple[Tensor, Tensor, Tensor, dict[
     C, device = sides[0].g.shape[-2], sides[0].g.device
     o = torch.arange(C, device=device)[:, None]
     size = 1  # of blocks that one product serves
-    # torch.compile has no numbers to look at; and of one direction alone, how it is computed shall not depend on tokens
-    # that are still to come.
-    if len(sides) == 2 and not torch.compiler.is_compiling():
+    # Of one direction alone, how it is computed shall not depend on tokens that are still to come.
+    if len(sides) == 2 and _has_numbers(sides[0].g):
         steepest = max(-float(side.g.nan_to_num().amin()) for side in sides)  # NaN in a row is not the others' matter
         while size < C and size * steepest <= LARGEST:
             size *= 2

@@ -5,10 +5,11 @@ order from its end. All serve any H x W grid, square or not, one token wide too.
 """
 
 from collections.abc import Callable, Sequence
-from functools import lru_cache
 
 import torch
 from torch import Tensor
+
+from ..kept import kept
 
 #: VMamba's four (arXiv 2401.10166): rows and columns, from the first token and from the last.
 CROSS = ("rows", "columns", "rows-reversed", "columns-reversed")
@@ -61,11 +62,10 @@ def atrous(i: Tensor, j: Tensor, step: int) -> Tensor:
 
 
 def hilbert(i: Tensor, j: Tensor) -> Tensor:
-    """Hilbert's curve over the smallest square of a power of four around the grid, without what lies outside. Of four,
-    for then a smaller grid is met in the same order within a larger one, as by all routes."""
-    bits = max(int(i.max()), int(j.max()), 1).bit_length()
-    side = 1 << (bits + bits % 2)
+    """Hilbert's curve over a square around the grid, without what lies outside. Its side is a power of four, for then a
+    smaller grid is met in the same order within a larger one, as by all routes."""
     place = torch.zeros_like(i)
+    side = SPAN
     half = side // 2
     while half:
         right, down = (j & half) > 0, (i & half) > 0
@@ -115,11 +115,10 @@ def named(routes: Sequence[str]) -> tuple[str, ...]:
     return tuple(routes)
 
 
-@lru_cache(maxsize=256)
+@kept
 def table(names: tuple[str, ...], H: int, W: int, device: torch.device | None = None) -> Tensor:
     """A route a row, (K, H W) int32 on a device, made once: what `selective_scan_routes` takes."""
-    with torch.inference_mode(False):  # what is kept may be needed for training later
-        return torch.stack([route(name, H, W) for name in names]).to(device, torch.int32)
+    return torch.stack([route(name, H, W) for name in names]).to(device, torch.int32)
 
 
 def directions(names: Sequence[str], H: int, W: int) -> Tensor:

@@ -1,7 +1,6 @@
 """The public short convolution."""
 
 from collections.abc import Sequence
-from functools import lru_cache
 from typing import Literal, get_args
 
 import torch
@@ -9,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..arguments import check_impl, check_lengths, check_triton
+from ..kept import kept
 from ..padding import without_padding
 
 Side = Literal["causal", "anticausal", "centred"]
@@ -75,12 +75,11 @@ def _torch(
     return torch.stack(ys).to(dtype)
 
 
-@lru_cache
+@kept
 def _table(sides: tuple[Side, ...], width: int, device: torch.device) -> Tensor:
     """(K, 2) int32: o_k(0), and o_k(1) - o_k(0)."""
     rows = {"causal": (1 - width, 1), "anticausal": (width - 1, -1), "centred": (-(width // 2), 1)}
-    with torch.inference_mode(False):  # what is kept may be needed for training later
-        return torch.tensor([rows[side] for side in sides], dtype=torch.int32, device=device)
+    return torch.tensor([rows[side] for side in sides], dtype=torch.int32, device=device)
 
 
 def _check(
