@@ -1,6 +1,7 @@
 """What all operators ask of their arguments, and say where it does not hold."""
 
 import os
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any, get_args
 
@@ -23,6 +24,13 @@ def check_triton(tensors: dict[str, Tensor | None]) -> None:
     for name, tensor in tensors.items():
         if tensor is not None and tensor.dtype == torch.float64:
             raise ValueError(f"impl 'triton' computes in fp32: {name} cannot be float64")
+
+
+def has_shape(tensor: Tensor, *shapes: Sequence[int]) -> bool:
+    """Whether a tensor has one of these shapes, compared from the last axis on: a trace with a batch of any size would
+    hold a first axis that is 2 against it, and never again take a batch of 2."""
+    own = tuple(tensor.shape)[::-1]
+    return any(len(own) == len(shape) and own == tuple(shape)[::-1] for shape in shapes)
 
 
 def is_integral(tensor: Tensor) -> bool:

@@ -26,7 +26,7 @@ def kept(make: Callable[..., Any]) -> Callable[..., Any]:
         if (
             torch.compiler.is_compiling()
             or torch._C._len_torch_dispatch_stack()
-            or torch._C._functorch.peek_interpreter_stack() is not None
+            or torch._C._functorch.peek_interpreter_stack() is not None  # pyright: ignore[reportAttributeAccessIssue]
         ):
             return make(*arguments)
         return once(*arguments)

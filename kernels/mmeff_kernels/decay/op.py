@@ -7,7 +7,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from ..arguments import check_impl, check_lengths, check_packing, check_triton
+from ..arguments import check_impl, check_lengths, check_packing, check_triton, has_shape
 from ..padding import Packing, without_padding
 from .chunked import decay_chunked
 from .reference import decay_reference
@@ -111,7 +111,7 @@ def _over_padded_rows(
     """All in one type, a sequence a row, and in the padding zeros, which decay nothing and write nothing."""
     kind, directions = v.dtype, ["forward", "backward"] if direction == "both" else [direction]
     wide = torch.promote_types(torch.promote_types(q.dtype, v.dtype), torch.promote_types(g.dtype, torch.float32))
-    gates = (g if g.shape in (q.shape, (2, *q.shape)) else g[..., None]).to(wide)
+    gates = (g if has_shape(g, q.shape, (2, *q.shape)) else g[..., None]).to(wide)
     # A view of its own for each direction: of one tensor given twice, torch.compile (2.11) takes one gradient.
     gates = list(gates) if gates.dim() == 5 else [gates.view_as(gates) for _ in directions]
     q, k, v = q.to(wide) * scale, k.to(wide), v.to(wide)
@@ -183,7 +183,7 @@ def _check(
     both, shapes = direction == "both", [q.shape[:3], q.shape]
     if both:
         shapes += [(2, *shape) for shape in shapes]
-    if g.shape not in shapes:
+    if not has_shape(g, *shapes):
         choices = " or ".join(str(tuple(shape)) for shape in shapes)
         raise ValueError(f"g must be {choices} beside q {tuple(q.shape)}, not {tuple(g.shape)}")
     if bonus is not None:
@@ -198,7 +198,7 @@ def _check(
     if initial_state is not None:
         rows = q.shape[0] if cu_seqlens is None else len(cu_seqlens) - 1
         shape = (*([2] if both else []), rows, *q.shape[2:], v.shape[3])
-        if initial_state.shape != shape:
+        if not has_shape(initial_state, shape):
             raise ValueError(f"initial_state must be {shape}, not {tuple(initial_state.shape)}")
     named = {"k": k, "v": v, "g": g, "bonus": bonus, "initial_state": initial_state}
     for name, tensor in named.items():

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.utils.flop_counter import register_flop_formula
 
-from ..arguments import check_reach
+from ..arguments import check_reach, has_shape
 from ..launcher import Launcher
 from . import alike_kernel, apart_kernel, kernel
 
@@ -53,7 +53,7 @@ class _Plan:
         if longest:
             assert lengths is not None
             self.rows = len(lengths) - 1
-        self.each = g.shape in (q.shape, (2, *q.shape))
+        self.each = has_shape(g, q.shape, (2, *q.shape))
         self.wide_k, self.wide_v = (max(16, 1 << (n - 1).bit_length()) for n in (self.K, self.V))
         self.chunk, warps = chunk_and_warps(v.dtype, max(self.wide_k, self.wide_v), self.each)
         self.chunks = -(-(longest or self.L) // self.chunk)

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..arguments import check_impl, check_triton
+from ..arguments import check_impl, check_triton, has_shape
 from ..selective_scan.checks import Impl
 from .line_reference import line_scan_reference
 from .op import outside_grid
@@ -131,7 +131,7 @@ def _check(tensors: dict[str, Tensor | None], grid: tuple[int, int], directions:
     rows, L, channels = x.shape[-3:]
     if min(H, W) < 1 or H * W != L:
         raise ValueError(f"x {tuple(x.shape)} has no {H * W} tokens of a {H} x {W} grid")
-    if min(rows, channels) == 0:
+    if 0 in (rows, channels):
         raise ValueError(f"nothing to scan: x {tuple(x.shape)}")
     own = weights.shape[-1] if weights.dim() >= 4 else 1
     if own not in (1, channels):
@@ -149,7 +149,7 @@ def _check(tensors: dict[str, Tensor | None], grid: tuple[int, int], directions:
         tensor = tensors[name]
         if tensor is None:
             continue
-        if tuple(tensor.shape) not in (shape, (K, *shape)):
+        if not has_shape(tensor, shape, (K, *shape)):
             beside = "" if name == "x" else f" beside x {tuple(x.shape)}"
             raise ValueError(
                 f"{name} must be {shape} or {(K, *shape)}{beside} for {K} directions, not {tuple(tensor.shape)}"

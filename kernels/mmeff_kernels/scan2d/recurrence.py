@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from ..arguments import check_impl, check_triton
+from ..arguments import check_impl, check_triton, has_shape
 from ..selective_scan.checks import Impl
 from ..selective_scan.reference import step_sizes
 from .op import outside_grid, without_steps
@@ -279,7 +279,7 @@ def _check(tensors: dict[str, Tensor], grid: tuple[int, int], corners: Sequence[
         raise ValueError(f"x must be ([K,] B, L, D) and A ([K,] D, N), not {tuple(x.shape)} and {tuple(A.shape)}")
     rows, L, channels = x.shape[-3:]
     N = A.shape[-1]
-    if grid[0] * grid[1] != L or min(rows, L, channels, N) == 0:
+    if grid[0] * grid[1] != L or 0 in (rows, L, channels, N):
         raise ValueError(f"x {tuple(x.shape)} has no {grid[0] * grid[1]} tokens of a {grid[0]} x {grid[1]} grid")
     of_all = {
         "x": (rows, L, channels), "dt": (rows, L, channels), "A": (channels, N), "B": (rows, L, N), "C": (rows, L, N),
@@ -287,7 +287,7 @@ def _check(tensors: dict[str, Tensor], grid: tuple[int, int], corners: Sequence[
     }  # fmt: skip
     for name, tensor in tensors.items():
         shape = of_all[name.removesuffix("_top")]
-        if tuple(tensor.shape) not in (shape, (K, *shape)):
+        if not has_shape(tensor, shape, (K, *shape)):
             raise ValueError(
                 f"{name} must be {shape} or {(K, *shape)} beside x {tuple(x.shape)} for {K} corners, "
                 f"not {tuple(tensor.shape)}"

@@ -108,7 +108,9 @@ class _Workspace:
     def __init__(self, dtx: Tensor, A: Tensor, reverse: bool):
         L, rows, _ = dtx.shape
         state = (rows, *A.shape[1:])
-        T = max(1, min(L, _BLOCK // math.prod(state)))
+        # What is traced for a batch of any size has blocks that do not depend on it.
+        size = math.prod(state[1:] if torch.compiler.is_compiling() else state)
+        T = max(1, min(L, _BLOCK // size))
         blocks = [slice(start, min(start + T, L)) for start in range(0, L, T)]
         self.reverse, self.blocks = reverse, blocks[::-1] if reverse else blocks
         self.a, self.h = dtx.new_empty(T, *state), dtx.new_empty(T + 1, *state)

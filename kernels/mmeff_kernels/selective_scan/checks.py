@@ -6,7 +6,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from ..arguments import check_impl, check_lengths, check_packing, check_triton
+from ..arguments import check_impl, check_lengths, check_packing, check_triton, has_shape
 
 Impl = Literal["auto", "triton", "torch", "reference"]
 
@@ -57,7 +57,7 @@ def check(
         tensor = tensors[name]
         if tensor is None:
             continue
-        if tensor.shape != shape or routes is not None:
+        if routes is not None or not has_shape(tensor, shape):
             _check_shape(name, tensor, shape, routes, x)
         if tensor.device != x.device:
             raise ValueError(f"{name} is on {tensor.device}, x on {x.device}")
@@ -114,7 +114,7 @@ def _check_shape(name: str, tensor: Tensor, shape: tuple[int, ...], routes: int 
         allowed = [shape] if name == "z" else [led] if name == "initial_state" else [shape, led]
         if name in ("B", "C") and len(shape) == 3:
             allowed = [shape, (routes, *shape[:2], 1, shape[2])]
-    if tuple(tensor.shape) not in [own for own in allowed if len(own) == tensor.dim()]:
+    if not has_shape(tensor, *allowed):
         beside = "" if name == "x" else f" beside x {tuple(x.shape)}"
         along = "" if routes is None else f" for {routes} routes"
         raise ValueError(f"{name} must be {' or '.join(map(str, allowed))}{beside}{along}, not {tuple(tensor.shape)}")
