@@ -61,8 +61,8 @@ def check_packing(x: Tensor, cu_seqlens: Tensor, lengths: Tensor | None, name: s
             f"packed sequences lie in one row: with cu_seqlens {name} must be {shape}, not {tuple(x.shape)}"
         )
     ends = cu_seqlens.tolist() if cu_seqlens.dim() == 1 and is_integral(cu_seqlens) else []
-    if len(ends) < 2 or ends[0] != 0 or ends[-1] != x.shape[1] or any(a >= b for a, b in pairwise(ends)):
-        raise ValueError(f"cu_seqlens must be integers that rise from 0 to L = {x.shape[1]}, not {ends or cu_seqlens}")
+    if len(ends) < 2 or ends[0] != 0 or ends[-1] != x.shape[1] or any(a > b for a, b in pairwise(ends)):
+        raise ValueError(f"cu_seqlens must be integers that go up from 0 to L = {x.shape[1]}, not {ends or cu_seqlens}")
 
 
 def check_reach(

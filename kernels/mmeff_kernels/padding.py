@@ -1,4 +1,6 @@
-"""Padded and packed rows, for the paths in plain torch."""
+"""Padded, packed and empty rows, for the paths in plain torch."""
+
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -13,6 +15,12 @@ def without_padding(x: Tensor, lengths: Tensor | None) -> Tensor:
     return x.masked_fill(padding.reshape(*padding.shape, *[1] * (x.dim() - 2)), 0)
 
 
+def nothing(shape: Sequence[int], dtype: torch.dtype, *given: Tensor | None) -> Tensor:
+    """Zeros of a shape: what an operator returns where there is no token. The gradients of all that is given are 0."""
+    first, *more = (t.flatten()[:0].sum() for t in given if t is not None)
+    return (sum(more, first) * first.new_zeros(shape)).to(dtype)
+
+
 class Packing:
     """S sequences in one row (1, L, ...) as S padded rows (S, longest, ...), and back."""
 
@@ -21,7 +29,7 @@ class Packing:
         longest, L = int(self.lengths.max()), int(cu_seqlens[-1])
         start = cu_seqlens[:-1]
         # What lies behind a sequence is another one's: padding all the same.
-        self.place = (start[:, None] + torch.arange(longest, device=start.device)).clamp_max(L - 1)
+        self.place = (start[:, None] + torch.arange(longest, device=start.device)).clamp(0, L - 1)
         self.row = torch.arange(len(start), device=start.device).repeat_interleave(self.lengths)
         self.column = torch.arange(L, device=start.device) - start.repeat_interleave(self.lengths)
 

@@ -31,8 +31,8 @@ def inner_width(dim: int, expand: float) -> int:
 
 def split_heads(x: Tensor, heads: int, parts: int = 1) -> tuple[Tensor, ...]:
     """(B, L, parts H K) -> `parts` tensors (B, H, L, K)."""
-    B, L, _ = x.shape
-    return x.view(B, L, parts, heads, -1).permute(2, 0, 3, 1, 4).unbind(0)
+    B, L, D = x.shape
+    return x.view(B, L, parts, heads, D // (parts * heads)).permute(2, 0, 3, 1, 4).unbind(0)
 
 
 def merge_heads(x: Tensor) -> Tensor:

@@ -54,10 +54,9 @@ class WindowAttention(Mixer):
 
         def windows(tokens: Tensor) -> Tensor:
             """(B, L, D) -> (B, number of windows, tokens of a window, D)."""
-            B, _, D = tokens.shape
-            tiles = F.pad(tokens.view(B, height, width, D), (0, 0, *room))
+            tiles = F.pad(tokens.unflatten(1, (height, width)), (0, 0, *room))
             tiles = tiles.unflatten(2, (-1, ww)).unflatten(1, (-1, wh))  # (B, rows, wh, columns, ww, D)
-            return tiles.transpose(2, 3).reshape(B, -1, wh * ww, D)
+            return tiles.transpose(2, 3).flatten(3, 4).flatten(1, 2)
 
         real = x.new_ones(1, x.shape[1], dtype=torch.bool) if lengths is None else valid_mask(lengths, x.shape[1])
         x = zero_padding(x, lengths)  # what lies there could overflow, and 0 * inf is NaN
@@ -73,8 +72,8 @@ class WindowAttention(Mixer):
         o = attend(q, k, v, mask)  # (B, n, H, S, K)
 
         rows, columns = (height + room[2] + room[3]) // wh, (width + room[0] + room[1]) // ww
-        o = merge_heads(o.flatten(0, 1)).view(B, rows, columns, wh, ww, -1).transpose(2, 3)
-        o = o.reshape(B, rows * wh, columns * ww, -1)[:, top : top + height, left : left + width]
+        o = merge_heads(o.flatten(0, 1)).view(B, rows, columns, wh, ww, x.shape[-1])
+        o = o.transpose(2, 3).flatten(3, 4).flatten(1, 2)[:, top : top + height, left : left + width]
         return self.out(o.flatten(1, 2))
 
     def _relative_bias(self, wh: int, ww: int) -> Tensor:

@@ -301,7 +301,7 @@ def test_what_it_refuses() -> None:
     given["bonus"] = given["bonus"].to(DEVICE)
     wide = torch.zeros(2, 5, 2, 300, device=DEVICE)
     for changes, message in (
-        ({"q": given["q"][0]}, r"q must be \(B, L, H, K\) and not empty, not \(5, 2, 4\)"),
+        ({"q": given["q"][0]}, r"q must be \(B, L, H, K\) with at least one head and feature, not \(5, 2, 4\)"),
         ({"k": given["k"][:, :4]}, r"k must be \(2, 5, 2, 4\), as q, not \(2, 4, 2, 4\)"),
         ({"v": given["v"][:1]}, r"v must be \(2, 5, 2, 'V'\) beside q \(2, 5, 2, 4\), not \(1, 5, 2, 3\)"),
         ({"g": given["g"][:1]}, r"g must be \(2, 5, 2\) or \(2, 5, 2, 4\) beside q \(2, 5, 2, 4\), not \(1, 5, 2, 4\)"),

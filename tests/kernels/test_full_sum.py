@@ -197,7 +197,7 @@ def test_what_it_refuses() -> None:
     for arguments, options, message in (
         ((q, k[:, :4], v), {}, r"k must be \(2, 5, 2, 4\), as q, not \(2, 4, 2, 4\)"),
         ((q, k, v[:1]), {}, r"v must be \(2, 5, 2, 'V'\) beside q \(2, 5, 2, 4\), not \(1, 5, 2, 3\)"),
-        ((q[0], k, v), {}, r"q must be \(B, L, H, K\) and not empty, not \(5, 2, 4\)"),
+        ((q[0], k, v), {}, r"q must be \(B, L, H, K\) with at least one head and feature, not \(5, 2, 4\)"),
         ((q, k, v, "exp"), {}, "feature 'exp': choose one of elu\\+1, relu, identity"),
         ((q, k, v), {"impl": "cuda"}, "choose one of auto, triton, torch, reference"),
         ((q, k, v), {"rotation": angles(4, 4)}, r"rotation's cos must be \(L, K / 2\) with K even"),

@@ -162,7 +162,7 @@ def test_float64_is_computed_in_float64() -> None:
     ({"grid": (-3, -4)}, "has no 12 tokens of a -3 x -4 grid"),
     ({"x": torch.zeros(12, 4)}, r"x must be \(\[K,\] B, H W, D\), not \(12, 4\)"),
     ({"x": torch.zeros(3, 2, 12, 4)}, r"x must be \(2, 12, 4\) or \(4, 2, 12, 4\) for 4 directions, not \(3, 2, 12"),
-    ({"x": torch.zeros(0, 12, 4)}, r"nothing to scan: x \(0, 12, 4\)"),
+    ({"x": torch.zeros(2, 12, 0)}, r"nothing to scan: x \(2, 12, 0\)"),
     ({"weights": torch.zeros(2, 12, 3, 2)}, "a last axis of 2: it must be 1, .* or the 4 channels of x"),
     ({"weights": torch.zeros(2, 12, 3)}, r"weights must be \(2, 12, 3, 1\) or \(4, 2, 12, 3, 1\) beside x"),
     ({"u": torch.zeros(2, 11, 4)}, r"u must be \(2, 12, 4\) or .* not \(2, 11, 4\)"),

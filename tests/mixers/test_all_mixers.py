@@ -184,3 +184,12 @@ def test_every_wide_layer_is_a_multiple_of_8(name: str) -> None:
     assert linear
     for layer in linear:
         assert all(size % 8 == 0 for size in layer.weight.shape if size > 64), layer
+
+
+def test_a_batch_of_no_rows(mixer: Mixer) -> None:
+    grid = (7, 7) if 2 in mixer.axes else (12,)
+    x = tokens(grid, rows=0).requires_grad_()
+    y = mixer(x, grid)
+    assert y.shape == x.shape
+    y.sum().backward()
+    assert not any(p.grad.any() for p in mixer.parameters() if p.grad is not None)

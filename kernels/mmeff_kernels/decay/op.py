@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ..arguments import check_impl, check_lengths, check_packing, check_triton, has_shape
-from ..padding import Packing, without_padding
+from ..padding import Packing, nothing, without_padding
 from .chunked import decay_chunked
 from .reference import decay_reference
 
@@ -72,6 +72,13 @@ def decay_attention(
     ValueError if the shapes do not fit together, or `impl` does not exist or cannot serve them.
     """
     _check(q, k, v, g, direction, diagonal, bonus, initial_state, lengths, cu_seqlens, impl)
+    if q.numel() == 0:
+        o, final = nothing(v.shape, v.dtype, q, k, v, g, bonus, initial_state), initial_state
+        if final is None:
+            rows = len(q) if cu_seqlens is None else len(cu_seqlens) - 1
+            shape = (rows, *q.shape[2:], v.shape[3])
+            final = nothing((2, *shape) if direction == "both" else shape, torch.float32, q)
+        return o, final.to(torch.promote_types(final.dtype, torch.float32), copy=True) if output_final_state else None
     if scale is None:
         scale = 1 / math.sqrt(q.shape[-1])
     if impl == "auto":
@@ -174,8 +181,8 @@ def _check(
     for name, value, choices in (("direction", direction, Direction), ("diagonal", diagonal, Diagonal)):
         if value not in get_args(choices):
             raise ValueError(f"{name} {value!r}: choose one of {', '.join(get_args(choices))}")
-    if q.dim() != 4 or q.numel() == 0:
-        raise ValueError(f"q must be (B, L, H, K) and not empty, not {tuple(q.shape)}")
+    if q.dim() != 4 or 0 in q.shape[2:]:
+        raise ValueError(f"q must be (B, L, H, K) with at least one head and feature, not {tuple(q.shape)}")
     if k.shape != q.shape:
         raise ValueError(f"k must be {tuple(q.shape)}, as q, not {tuple(k.shape)}")
     if v.dim() != 4 or v.shape[:3] != q.shape[:3] or v.shape[3] == 0:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from ..arguments import check_impl, check_lengths, check_packing, check_triton
-from ..padding import Packing, without_padding
+from ..padding import Packing, nothing, without_padding
 from .features import Feature, elementwise
 from .reference import full_sum_reference, rotate
 
@@ -43,7 +43,7 @@ def full_sum(
     eps         keeps a quotient finite where every feature of q or of all k is 0
     lengths     (B,) real tokens a row; what lies after them is never read, and its o is 0
     cu_seqlens  (S + 1,) integers: S sequences lie one after the other in the one row of q (1, L, H, K), sequence s from
-                cu_seqlens[s] to cu_seqlens[s + 1] - 1; each is summed alone
+                cu_seqlens[s] to cu_seqlens[s + 1] - 1; each, empty or not, is summed alone
     impl        "triton": fused kernels on CUDA. "torch": matrix products. "reference": the L x L weights. "auto":
                 "torch", or "triton" on CUDA for all but fp64 and V > 128. A named one never falls back to another
 
@@ -55,6 +55,8 @@ def full_sum(
     ValueError if the shapes do not fit together, or `impl` does not exist or cannot serve them.
     """
     _check(q, k, v, feature, rotation, lengths, cu_seqlens, impl)
+    if q.numel() == 0:
+        return nothing(v.shape, v.dtype, q, k, v)
     if _serves(impl, q, k, v):
         from .operators import FullSum, without_gradients
 
@@ -85,7 +87,7 @@ def full_sum_qkvpacked(
     if qkv.dim() != 5 or qkv.shape[2] != 3:
         raise ValueError(f"qkv must be (B, L, 3, H, K), not {tuple(qkv.shape)}")
     q = qkv.select(2, 0)
-    if not _serves(impl, q, q, q):
+    if not _serves(impl, q, q, q) or q.numel() == 0:
         q, k, v = qkv.unbind(2)
         return full_sum(
             q, k, v, feature, normalize=normalize, rotation=rotation, scale=scale, eps=eps, lengths=lengths,
@@ -171,8 +173,8 @@ def _check(
     check_impl(impl, Impl)
     if feature not in get_args(Feature):
         raise ValueError(f"feature {feature!r}: choose one of {', '.join(get_args(Feature))}")
-    if q.dim() != 4 or q.numel() == 0:
-        raise ValueError(f"q must be (B, L, H, K) and not empty, not {tuple(q.shape)}")
+    if q.dim() != 4 or 0 in q.shape[2:]:
+        raise ValueError(f"q must be (B, L, H, K) with at least one head and feature, not {tuple(q.shape)}")
     if k.shape != q.shape:
         raise ValueError(f"k must be {tuple(q.shape)}, as q, not {tuple(k.shape)}")
     if v.dim() != 4 or v.shape[:3] != q.shape[:3] or v.shape[3] == 0:

@@ -83,8 +83,8 @@ def _serves(impl: Impl, given: dict[str, Tensor], weight: Tensor, bias: Tensor) 
     """Whether the Triton kernels are to serve. ValueError if the arguments do not fit together, or cannot be served."""
     check_impl(impl, Impl)
     x = given["x"]
-    if x.dim() == 0 or x.numel() == 0:
-        raise ValueError(f"x must be (..., D) and not empty, not {tuple(x.shape)}")
+    if x.dim() == 0 or x.shape[-1] == 0:
+        raise ValueError(f"x must be (..., D) with D of 1 or more, not {tuple(x.shape)}")
     for name, tensor in (("weight", weight), ("bias", bias)):
         if tensor.shape != x.shape[-1:]:
             raise ValueError(
@@ -99,5 +99,7 @@ def _serves(impl: Impl, given: dict[str, Tensor], weight: Tensor, bias: Tensor) 
         check_triton({**given})
         if x.shape[-1] > LIMIT:
             raise ValueError(f"impl 'triton' serves D up to {LIMIT}, x is {tuple(x.shape)}")
+    if x.numel() == 0:
+        return False  # torch's own knows empty rows
     served = x.is_cuda and x.shape[-1] <= LIMIT and all(t.dtype != torch.float64 for t in given.values())
     return impl == "triton" or (impl == "auto" and served and not torch.compiler.is_compiling())

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..arguments import check_impl, check_triton, has_shape
+from ..padding import nothing
 from ..selective_scan.checks import Impl
 from .line_reference import line_scan_reference
 from .op import outside_grid
@@ -56,6 +57,8 @@ def line_scan(
     """
     tensors = {"x": x, "weights": weights, "u": u, "D": D}
     _check(tensors, grid, directions, impl)
+    if x.numel() == 0:
+        return nothing(x.shape[-3:], x.dtype, *tensors.values())
     double = any(t is not None and t.dtype == torch.float64 for t in tensors.values())
     if impl == "auto":
         impl = "triton" if x.is_cuda and not double else "torch"
@@ -131,7 +134,7 @@ def _check(tensors: dict[str, Tensor | None], grid: tuple[int, int], directions:
     rows, L, channels = x.shape[-3:]
     if min(H, W) < 1 or H * W != L:
         raise ValueError(f"x {tuple(x.shape)} has no {H * W} tokens of a {H} x {W} grid")
-    if 0 in (rows, channels):
+    if channels == 0:
         raise ValueError(f"nothing to scan: x {tuple(x.shape)}")
     own = weights.shape[-1] if weights.dim() >= 4 else 1
     if own not in (1, channels):

@@ -81,7 +81,8 @@ def outside_grid(grid_sizes: Tensor, H: int, W: int, x: Tensor) -> Tensor:
             f"grid_sizes must be ({x.shape[-3]}, 2) integers beside x {tuple(x.shape)}, not {tuple(grid_sizes.shape)} "
             f"{grid_sizes.dtype}"
         )
-    if grid_sizes.device.type == "cpu":  # elsewhere the values are not looked at: that would wait for the device
+    # On another device the values are not looked at: that would wait for it.
+    if grid_sizes.device.type == "cpu" and len(grid_sizes):
         low, high = grid_sizes.amin(0).tolist(), grid_sizes.amax(0).tolist()
         if min(low) < 0 or high[0] > H or high[1] > W:
             raise ValueError(f"grid_sizes go from {low} to {high}; the grid is {H} x {W}")

@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from ..arguments import check_impl, check_triton, has_shape
+from ..padding import nothing
 from ..selective_scan.checks import Impl
 from ..selective_scan.reference import step_sizes
 from .op import outside_grid, without_steps
@@ -119,7 +120,10 @@ def _scan(
     impl: Impl,
 ) -> Tensor:
     sides = [left] if top is None else [left, top]
-    _check(_by_name(x, sides, C, D), grid, corners, impl)
+    tensors = _by_name(x, sides, C, D)
+    _check(tensors, grid, corners, impl)
+    if x.numel() == 0:
+        return nothing(x.shape[-3:], x.dtype, *tensors.values())
     if grid_sizes is not None:
         outside = outside_grid(grid_sizes, *grid, x)[..., None]
         x, C = x.masked_fill(outside, 0), C.masked_fill(outside, 0)
@@ -279,7 +283,7 @@ def _check(tensors: dict[str, Tensor], grid: tuple[int, int], corners: Sequence[
         raise ValueError(f"x must be ([K,] B, L, D) and A ([K,] D, N), not {tuple(x.shape)} and {tuple(A.shape)}")
     rows, L, channels = x.shape[-3:]
     N = A.shape[-1]
-    if grid[0] * grid[1] != L or 0 in (rows, L, channels, N):
+    if grid[0] * grid[1] != L or 0 in (L, channels, N):
         raise ValueError(f"x {tuple(x.shape)} has no {grid[0] * grid[1]} tokens of a {grid[0]} x {grid[1]} grid")
     of_all = {
         "x": (rows, L, channels), "dt": (rows, L, channels), "A": (channels, N), "B": (rows, L, N), "C": (rows, L, N),

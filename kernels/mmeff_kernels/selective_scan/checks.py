@@ -31,7 +31,7 @@ def check(
         raise ValueError(f"x must be {lead}B, L, D) and A {lead}D, N), not {tuple(x.shape)} and {tuple(A.shape)}")
     rows, L, channels = x.shape[-3:]
     N = A.shape[-1]
-    if 0 in (rows, L, channels, N):
+    if 0 in (channels, N):
         raise ValueError(f"nothing to scan: x {tuple(x.shape)}, A {tuple(A.shape)}")
     if cu_seqlens is not None:
         check_packing(x, cu_seqlens, lengths)

@@ -2,9 +2,10 @@
 
 from typing import Literal, overload
 
+import torch
 from torch import Tensor
 
-from ..padding import Packing
+from ..padding import Packing, nothing
 from .blocked import blocked_scan
 from .checks import Impl, check, served_by_triton
 from .reference import selective_scan_reference
@@ -87,7 +88,7 @@ def selective_scan(
     lengths        (B,) real tokens a row; what lies after them is never read (its y and its gradients are 0), and a
                    reverse scan starts at each row's own last token
     cu_seqlens     (S + 1,) integers: S sequences lie one after the other in the one row of x (1, L, D), sequence s from
-                   cu_seqlens[s] to cu_seqlens[s + 1] - 1; each is scanned alone
+                   cu_seqlens[s] to cu_seqlens[s + 1] - 1; each, empty or not, is scanned alone
     initial_state  (B, D, N), for packed sequences (S, D, N): h before the first token (reverse: after the last)
     impl           "triton": fused kernels on CUDA. "torch": blocks of time steps, gradient by hand. "reference": the
                    definition, step by step. "auto": "torch", or "triton" on CUDA for all but fp64 and N > 256.
@@ -105,6 +106,13 @@ def selective_scan(
         "dt_bias": dt_bias, "dt_weight": dt_weight, "initial_state": initial_state,
     }  # fmt: skip
     check(tensors, lengths, cu_seqlens, None, impl)
+    if x.numel() == 0:
+        y, state = nothing(x.shape, x.dtype, *tensors.values()), initial_state
+        if state is None:
+            wide = torch.float64 if torch.float64 in (x.dtype, A.dtype) else torch.float32
+            rows = len(x) if cu_seqlens is None else len(cu_seqlens) - 1
+            state = nothing((rows, *A.shape), wide, x)
+        return (y, state.clone()) if return_final_state else y
     if impl == "auto":
         impl = "triton" if served_by_triton(tensors) else "torch"
     if impl == "triton":

@@ -87,6 +87,9 @@ def _packed(
     ends = cu_seqlens.tolist()
     ys, states = [], []
     for i, (start, end) in enumerate(pairwise(ends)):
+        if start == end:
+            states.append(x.new_zeros(1, *A.shape) if initial_state is None else initial_state[i : i + 1])
+            continue
         one = [None if tensor is None else tensor[:, start:end] for tensor in (x, dt, B, C, z)]
         y, state = selective_scan_reference(
             *one[:2], A, *one[2:4], D,  # type: ignore[arg-type]

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..padding import without_padding
+from ..padding import nothing, without_padding
 from .blocked import blocked_scan
 from .checks import Impl, check, check_routes, served_by_triton
 from .reference import selective_scan_reference, step_sizes
@@ -67,6 +67,11 @@ def selective_scan_routes(
         raise ValueError(f"diagonal {diagonal!r}: choose 'all' or 'first'")
     count = len(routes)
     check(tensors, lengths, None, count, impl)
+    if x.numel() == 0:
+        state = initial_state
+        if state is None:
+            state = nothing((count, x.shape[-3], *A.shape[-2:]), torch.float32, x)
+        return nothing(x.shape[-3:], x.dtype, *tensors.values()), state.clone()
     if impl == "auto":
         impl = "triton" if served_by_triton(tensors) else "torch"
     table = routes.to(x.device, torch.int32).contiguous() if isinstance(routes, Tensor) else None

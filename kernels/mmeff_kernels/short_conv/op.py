@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ..arguments import check_impl, check_lengths, check_triton
 from ..kept import kept
-from ..padding import without_padding
+from ..padding import nothing, without_padding
 
 Side = Literal["causal", "anticausal", "centred"]
 Impl = Literal["auto", "triton", "torch"]
@@ -42,6 +42,8 @@ def short_conv(
     ValueError if the shapes do not fit together, or `impl` cannot serve them.
     """
     _check(x, weight, bias, sides, lengths, impl)
+    if x.numel() == 0:
+        return nothing((len(sides), *x.shape), x.dtype, x, weight, bias)
     if impl == "auto":
         served = x.is_cuda and x.dtype != torch.float64 and not torch.compiler.is_compiling()
         impl = "triton" if served else "torch"
@@ -86,8 +88,8 @@ def _check(
     x: Tensor, weight: Tensor, bias: Tensor | None, sides: Sequence[Side], lengths: Tensor | None, impl: str
 ) -> None:
     check_impl(impl, Impl)
-    if x.dim() != 3 or min(x.shape) == 0:
-        raise ValueError(f"x must be (B, L, D) and not empty, not {tuple(x.shape)}")
+    if x.dim() != 3 or x.shape[2] == 0:
+        raise ValueError(f"x must be (B, L, D) with D of 1 or more, not {tuple(x.shape)}")
     if isinstance(sides, str) or not sides or any(side not in get_args(Side) for side in sides):
         raise ValueError(f"sides must name one of {', '.join(get_args(Side))} for each direction, not {sides!r}")
     channels = x.shape[2]
