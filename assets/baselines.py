@@ -1,7 +1,7 @@
 """Accuracy of logistic regression on the embedded data, as README.md quotes it: python assets/baselines.py
 
-Fitted to the training split; the penalty C is the best of a few on the validation split. Needs scikit-learn, of the
-base dependencies. About a minute on two CPU cores.
+Fitted to the training split; the penalty C is the best of a few on the validation split.
+About a minute on two CPU cores.
 """
 
 import numpy as np
