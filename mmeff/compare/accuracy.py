@@ -16,18 +16,19 @@ from mmeff.compare.plan import Train
 def accuracies(contender: Contender, train: Train, device: torch.device) -> dict[str, float | int]:
     """Accuracy on the test split (multi-label: mean average precision) over the seeds, under the names of a row."""
     found = [train_and_test(contender, train.steps, seed, device) for seed in range(train.seeds)]
-    scores = [score for score, _ in found]
+    scores = [score for score, _, _ in found]
     return {
         "steps": train.steps,
         "seeds": train.seeds,
         "accuracy": mean(scores),
         "accuracy_spread": max(scores) - min(scores),
-        "train_seconds": mean(seconds for _, seconds in found),
+        "tested": found[0][2],
+        "train_seconds": mean(seconds for _, seconds, _ in found),
     }
 
 
-def train_and_test(contender: Contender, steps: int, seed: int, device: torch.device) -> tuple[float, float]:
-    """Accuracy after `steps` optimiser steps, and the seconds that they took.
+def train_and_test(contender: Contender, steps: int, seed: int, device: torch.device) -> tuple[float, float, int]:
+    """Accuracy after `steps` optimiser steps, the seconds that they took, and the examples that were tested.
 
     The seed draws the weights and the order of the examples, which is the same for all contenders. Trained as
     `mmeff fit` does, but for the recipe's callbacks: averaged weights lag far behind in so few steps.
@@ -59,4 +60,5 @@ def train_and_test(contender: Contender, steps: int, seed: int, device: torch.de
         trainer.fit(task, datamodule=data)
         seconds = time.perf_counter() - start
         (found,) = trainer.test(task, datamodule=data, verbose=False)
-    return float(found["test/map" if "test/map" in found else "test/acc"]), seconds
+    (part,) = data.parts.values()
+    return float(found["test/map" if "test/map" in found else "test/acc"]), seconds, len(part.splits["test"])

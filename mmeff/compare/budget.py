@@ -13,6 +13,9 @@ from mmeff.errors import InputError
 #: Widths of backbones without heads are multiples of this, those of a pyramid's first stage of half of it.
 STEP = 16
 
+#: By which share the parameters may miss those asked for, before it is said.
+MISSED = 0.1
+
 
 def parameters(module: nn.Module) -> int:
     return sum(parameter.numel() for parameter in module.parameters())
@@ -32,6 +35,19 @@ def matched(contender: Contender, budget: Budget | None) -> Contender:
     if budget.parameters is None:
         return contender
     return nearest(contender, budget.parameters)
+
+
+def beside_budget(contender: Contender, budget: Budget | None) -> str:
+    """A line on a contender whose nearest width is not near the budget; "" for all others."""
+    if budget is None or not budget.parameters or budget.dim is not None or contender.timm:
+        return ""
+    size = parameters(build_backbone(contender))
+    if abs(size / budget.parameters - 1) <= MISSED:
+        return ""
+    return (
+        f"budget missed: {contender.name} has {size / 1e6:.2f} M parameters at its nearest width, "
+        f"{100 * (size / budget.parameters - 1):+.0f} % of the {budget.parameters / 1e6:.2f} M asked for"
+    )
 
 
 def nearest(contender: Contender, wanted: int) -> Contender:

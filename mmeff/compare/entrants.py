@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mmeff.compare.budget import matched
+from mmeff.compare.budget import beside_budget, matched
 from mmeff.compare.contenders import Contender, Model, build_data, build_task
 from mmeff.compare.plan import Budget, Lengths
 from mmeff.compare.schema import UNITS
@@ -87,6 +87,8 @@ def field_of(contenders: list[Contender], lengths: Lengths, budget: Budget | Non
             say(f"left out: {contender.name}, whose tokens lie on {found} " + ("axes" if found > 1 else "axis"))
         else:
             entered.contenders[contender.backbone] = found
+            if missed := beside_budget(found, budget):
+                say(missed)
     return entered
 
 

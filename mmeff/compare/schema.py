@@ -38,6 +38,8 @@ class Row:
     #: On the test split, 0 to 1: mean over the seeds, and largest less smallest.
     accuracy: float | None = None
     accuracy_spread: float | None = None
+    #: Examples of the test split.
+    tested: int | None = None
     #: Wall time of one training, mean over the seeds.
     train_seconds: float | None = None
     #: Of one example; MACs are half the operations of the products.

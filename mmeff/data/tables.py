@@ -233,6 +233,7 @@ class FileTable(Table):
                 f"{len(self._absent)} of {len(self._absent) + len(found)} files skipped: {said}", stacklevel=2
             )
         warn_of_shared(found)
+        found.ids = list(found.items)  # predictions and mistakes are of files, not of rows
         return found
 
 

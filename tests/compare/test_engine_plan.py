@@ -9,7 +9,7 @@ import yaml
 from mmeff.cli import main
 from mmeff.cli.compare import contenders_of, overridden
 from mmeff.cli.recipe import compose, recipe_folders
-from mmeff.compare.budget import at_width, matched, parameters, width_step
+from mmeff.compare.budget import at_width, beside_budget, matched, parameters, width_step
 from mmeff.compare.contenders import Contender, build_backbone
 from mmeff.compare.plan import Budget, Plan, read_plan
 
@@ -107,6 +107,13 @@ def test_parameters_come_nearest_among_the_widths(backbone: str) -> None:
         except ValueError:
             continue  # no width that this backbone can have
         assert abs(parameters(own) - wanted) <= abs(other - wanted)
+
+
+def test_a_budget_that_no_width_meets_is_said() -> None:
+    entry = contender("attention")
+    for wanted, said in ((5_000_000, ""), (150_000, "budget missed: attention on digits has 0.20 M")):
+        found = beside_budget(matched(entry, Budget(parameters=wanted)), Budget(parameters=wanted))
+        assert found.startswith(said) and bool(found) == bool(said)
 
 
 def test_a_pyramid_is_widened_as_a_whole() -> None:

@@ -90,6 +90,7 @@ def test_a_run_measures_all_and_leaves_a_report(here: Path, capsys: pytest.Captu
     assert row.memory and row.inference_memory and row.memory > row.inference_memory
     assert row.latency_p50 and row.latency_p95 and row.latency_p50 <= row.latency_p95
     assert row.accuracy and 0 < row.accuracy <= 1 and row.accuracy_spread == 0
+    assert row.tested and row.tested > 100
     assert row.forward_flops and row.training_flops and row.forward_flops < row.training_flops
     assert found["attention", 32].accuracy is None
     _, about = read_rows(Path("out/results.parquet"))

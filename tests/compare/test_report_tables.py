@@ -70,6 +70,17 @@ def test_accuracy_of_several_seeds_has_a_spread_and_of_one_seed_none():
     assert read(one) == (pytest.approx(90), pytest.approx(89), pytest.approx(91), "")
 
 
+def test_the_sampling_error_of_the_test_split_counts():
+    read = BY_KEY["accuracy"].read
+    # 90 % of 96: (86.4 + 2) / 100 are 0.884, sqrt(0.884 x 0.116 / 100) is 0.0320, and 1.96 / sqrt(2) of it 4.44 points.
+    for tested, seeds, reach in ((96, 0.0, 4.44), (96, 0.03, 5.36), (10**8, 0.03, 3.0)):
+        found = read(row("a", 9, accuracy=0.9, accuracy_spread=seeds, seeds=3, tested=tested))
+        assert found is not None and found.high - 90 == pytest.approx(reach, abs=0.01) == 90 - found.low
+        assert found.spread == f"± {reach:.1f}"
+    one = read(row("a", 9, accuracy=1.0, seeds=1, tested=20))
+    assert one is not None and one.low < 93 and one.spread  # all of 20 right is not all of all
+
+
 def test_numbers_read_well():
     assert [number(4096), number(12345.6), number(0.01234), number(0.0)] == ["4,096", "12,300", "0.0123", "0"]
     assert [number(0.9996), number(99.97), number(1_085_000.0, 4)] == ["1.00", "100", "1,085,000"]
