@@ -51,7 +51,7 @@ ONLY_FROM = {
     "mmeff.cli": ("mmeff.__main__",),
     "mmeff.compare": ("mmeff.cli.compare",),
     "mmeff.checkpoint": ("mmeff", "mmeff.cli.export", "mmeff.cli.predict"),
-    "mmeff.build": ("mmeff.checkpoint",),
+    "mmeff.build": ("mmeff.checkpoint", "mmeff.cli.values"),
 }
 
 
