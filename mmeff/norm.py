@@ -5,7 +5,6 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 
 from mmeff_kernels.layer_norm import add_layer_norm, layer_norm
 
@@ -74,13 +73,16 @@ class _RMSNorm(torch.autograd.Function):
         squares = torch.linalg.vector_norm(x, dim=-1, keepdim=True).square_()
         rstd = (squares / x.shape[-1]).add_(eps).rsqrt_()
         normalised = x * rstd
-        ctx.save_for_backward(normalised, rstd, weight)
+        ctx.save_for_backward(x, rstd, weight)
+        ctx.eps = eps
         return normalised if weight is None else normalised * weight
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, gy: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
-        normalised, rstd, weight = ctx.saved_tensors
+        x, rstd, weight = ctx.saved_tensors
+        if torch.is_grad_enabled():  # for second derivatives it too is a function of x
+            rstd = (x.square().mean(-1, keepdim=True) + ctx.eps).rsqrt()
+        normalised = x * rstd
         along = gy * normalised
         if weight is None:
             return torch.addcmul(gy, normalised, along.mean(-1, keepdim=True), value=-1).mul_(rstd), None, None

@@ -5,7 +5,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 #: Pieces that the rows of a weight's gradient are cut into on CUDA. One sum over tens of thousands of rows is a
 #: long loop of the few programs that cover a small weight.
@@ -43,7 +42,6 @@ class _StackedLinear(torch.autograd.Function):
         return x @ weight.mT
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor, Tensor]:  # pyright: ignore[reportIncompatibleMethodOverride]
         x, weight = ctx.saved_tensors
         return g @ weight, weight_gradient(g, x).to(weight.dtype)

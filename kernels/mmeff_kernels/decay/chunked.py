@@ -13,7 +13,8 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.autograd.function import once_differentiable
+
+from ..first_order import first_order
 
 #: Tokens of a chunk: where a head has one gate, and where each feature has its own.
 CHUNKS = 64, 32
@@ -28,8 +29,14 @@ def decay_chunked(
     """q, k (B, L, H, K), v (B, L, H, V), of "forward", "backward" or both the gates (B, L, H, K or 1) and the state
     (B, H, K, V) met first, the bonus (H, K), and whether a token's own input counts `twice` -> o (B, L, H, V) and the
     last state of each direction."""
+    B, L, H, _ = q.shape
+    each = any(g.shape[-1] > 1 for g in gates.values())
+    C = min(CHUNKS[int(each)], 1 << (L - 1).bit_length())
+    q, k, v = (_to_chunks(t, C) for t in (q, k, v))
+    gates = {direction: _to_chunks(g, C) for direction, g in gates.items()}
     by_direction = [some.get(direction) for some in (gates, states) for direction in ("forward", "backward")]
-    return _Chunked.apply(q, k, v, bonus, *by_direction, twice)
+    o, *ends = _Chunked.apply(q, k, v, bonus, *by_direction, twice)
+    return o.flatten(1, 2)[:, :L].unflatten(0, (B, H)).transpose(1, 2), *ends
 
 
 @dataclass(frozen=True)
@@ -163,17 +170,18 @@ def _weights(sides: list[_Gates], diagonal: int) -> Tensor:
 
 
 class _Chunked(torch.autograd.Function):
+    """q, k (B H, n, C, K), v (B H, n, C, V), bonus (H, K), gates (B H, n, C, K or 1) and first states (B, H, K, V) of
+    the forward and the backward direction, None where there is none -> o (B H, n, C, V) and each direction's last state
+    (B, H, K, V)."""
+
     @staticmethod
     def forward(  # pyright: ignore[reportIncompatibleMethodOverride]
         ctx: Any, q: Tensor, k: Tensor, v: Tensor, bonus: Tensor | None, forward: Tensor | None,
         backward: Tensor | None, first: Tensor | None, last: Tensor | None, twice: bool,
     ) -> tuple[Tensor, ...]:  # fmt: skip
-        B, L, H, _ = q.shape
-        each = any(t is not None and t.shape[-1] > 1 for t in (forward, backward))
-        C = min(CHUNKS[int(each)], 1 << (L - 1).bit_length())
-        ctx.layout, ctx.options = (B, L, H, C), (bonus is not None, 1 + twice)
-        ctx.given = forward is not None, backward is not None
-        q, k, v, *gs = (_to_chunks(t, C) for t in (q, k, v, forward, backward) if t is not None)
+        gs, starts = ([t for t in pair if t is not None] for pair in ((forward, backward), (first, last)))
+        B, H = starts[0].shape[:2]
+        ctx.given, ctx.diagonal = (forward is not None, backward is not None), 1 + twice
         sides, alike = _sides(ctx.given, gs, bonus is not None), gs[0].shape[-1] == 1
         if alike:
             W = _weights(sides, 1 + twice)
@@ -185,22 +193,21 @@ class _Chunked(torch.autograd.Function):
                 A += ((q * x.exp()) @ (k * y.exp()).mT).masked_fill_(~pairs, 0)
         o = A @ v
         ends, met = [], []
-        for side, start in zip(sides, (t for t in (first, last) if t is not None), strict=True):
+        for side, start in zip(sides, starts, strict=True):
             states, end = side.walk((k * side.leaves).mT @ v, start.flatten(0, 1))
             o += (q * side.reads) @ states
             met.append(states)
             ends.append(end.unflatten(0, (B, H)))
-        ctx.save_for_backward(q, k, v, bonus, A, W, *gs, *met)
-        return _to_rows(o, B, L), *ends
+        ctx.save_for_backward(q, k, v, bonus, A, W, *gs, *starts, *met)
+        return o.view_as(o), *ends  # of a result that was changed in place torch.compile (2.11) takes no gradient
 
     @staticmethod
-    @once_differentiable
+    @first_order("decay")
     def backward(ctx: Any, do: Tensor, *dends: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
-        (B, L, H, C), (before, diagonal) = ctx.layout, ctx.options
         q, k, v, bonus, A, W, *rest = ctx.saved_tensors
-        gs, met = rest[: len(dends)], rest[len(dends) :]
-        sides, alike = _sides(ctx.given, gs, before), W is not None
-        do = _to_chunks(do, C)
+        n, (B, H) = len(dends), dends[0].shape[:2]
+        gs, met = rest[:n], rest[2 * n :]
+        sides, alike = _sides(ctx.given, gs, bonus is not None), W is not None
         dA, dv, dbonus = do @ v.mT, A.mT @ do, None
         if alike:
             P, D = A * dA, dA.mul_(W)
@@ -210,7 +217,7 @@ class _Chunked(torch.autograd.Function):
             reads, writes = [[half.sum(axis) for half in halves] for axis in (-1, -2)]
             reads, writes = ([t.unsqueeze(-1) for t in some] for some in (reads, writes))
         else:
-            own = dA.diagonal(dim1=-2, dim2=-1).unsqueeze(-1) * diagonal
+            own = dA.diagonal(dim1=-2, dim2=-1).unsqueeze(-1) * ctx.diagonal
             if bonus is not None:
                 dbonus = (own * q * k).sum((1, 2)).view(B, H, -1).sum(0)
                 own = own * _of_heads(bonus, B)
@@ -240,10 +247,10 @@ class _Chunked(torch.autograd.Function):
             # What tokens leave also depends on the chunk's last sum, as does what the backward direction reads.
             crossing = read if side.back else written
             through = through + crossing.sum(-2, keepdim=True)
-            dgs.append(_to_rows(side.gradient(reads[i] + read, writes[i] + written, through), B, L))
+            dgs.append(side.gradient(reads[i] + read, writes[i] + written, through))
             dstarts.append(dstart.unflatten(0, (B, H)))
         by_direction = [of_one.pop(0) if there else None for of_one in (dgs, dstarts) for there in ctx.given]
-        return *(_to_rows(t, B, L) for t in (dq, dk, dv)), dbonus, *by_direction, None
+        return dq, dk, dv, dbonus, *by_direction, None
 
 
 def _sides(given: tuple[bool, bool], gs: Sequence[Tensor], before: bool) -> list[_Gates]:
@@ -256,10 +263,6 @@ def _to_chunks(t: Tensor, C: int) -> Tensor:
     if missing := -t.shape[1] % C:
         t = F.pad(t, (0, 0, 0, 0, 0, missing))
     return t.unflatten(1, (-1, C)).permute(0, 3, 1, 2, 4).flatten(0, 1)
-
-
-def _to_rows(t: Tensor, B: int, L: int) -> Tensor:
-    return t.flatten(1, 2)[:, :L].unflatten(0, (B, -1)).transpose(1, 2)
 
 
 def _of_heads(bonus: Tensor | None, B: int) -> Tensor | float:

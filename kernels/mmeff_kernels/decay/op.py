@@ -90,8 +90,12 @@ def decay_attention(
         longest = 0
         if cu_seqlens is not None:
             lengths, longest = cu_seqlens.to(q.device), int(cu_seqlens.diff().max())
+        q, k, v = (t if t.stride(-1) == 1 else t.contiguous() for t in (q, k, v))
+        bonus, initial_state = (None if t is None else t.float().contiguous() for t in (bonus, initial_state))
         which = get_args(Direction).index(direction)
-        o, final = Decay.apply(q, k, v, g, bonus, initial_state, lengths, which, diagonal == "all", longest, scale)
+        o, final = Decay.apply(
+            q, k, v, g.contiguous(), bonus, initial_state, lengths, which, diagonal == "all", longest, scale
+        )
         return o, final if output_final_state else None
     run = _loops if impl == "reference" else decay_chunked
     with torch.autocast(q.device.type, enabled=False):

@@ -9,10 +9,10 @@ from typing import Any
 import torch
 import triton.language as tl
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 from torch.utils.flop_counter import register_flop_formula
 
 from ..arguments import check_reach, has_shape
+from ..first_order import first_order
 from ..launcher import Launcher
 from . import alike_kernel, apart_kernel, kernel
 
@@ -237,18 +237,15 @@ def backward_flops(do: Any, dfinal: Any, q: Any, k: Any, v: Any, g: Any, bonus: 
 
 class Decay(torch.autograd.Function):
     """q, k (B, L, H, K), v (B, L, H, V), g ([2,] B, L, H[, K]), bonus (H, K) or None, initial ([2,] rows, H, K, V) or
-    None, lengths (B,) or with `longest` > 0 cu_seqlens (S + 1,) -> o (B, L, H, V) and the final state."""
+    None, lengths (B,) or with `longest` > 0 cu_seqlens (S + 1,) -> o (B, L, H, V) and the final state.
+
+    Features and values of q, k and v lie innermost, the others are contiguous; bonus and initial are fp32."""
 
     @staticmethod
     def forward(  # pyright: ignore[reportIncompatibleMethodOverride]
         ctx: Any, q: Tensor, k: Tensor, v: Tensor, g: Tensor, bonus: Tensor | None, initial: Tensor | None,
         lengths: Tensor | None, direction: int, twice: bool, longest: int, scale: float,
     ) -> tuple[Tensor, Tensor]:  # fmt: skip
-        ctx.types = [None if t is None else t.dtype for t in (g, bonus, initial)]
-        q, k, v = (t if t.stride(-1) == 1 else t.contiguous() for t in (q, k, v))
-        g, bonus = g.contiguous(), None if bonus is None else bonus.float().contiguous()
-        if initial is not None:
-            initial = initial.float().contiguous()
         o, final = torch.ops.mmeff.decay_forward(q, k, v, g, bonus, initial, lengths, direction, twice, longest, scale)
         ctx.save_for_backward(q, k, v, g, bonus, initial, lengths)
         ctx.options = direction, twice, longest, scale
@@ -256,13 +253,13 @@ class Decay(torch.autograd.Function):
         return o, final if direction == BOTH else final[0]
 
     @staticmethod
-    @once_differentiable
+    @first_order("decay")
     def backward(ctx: Any, do: Tensor | None, dfinal: Tensor | None) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
-        q, k, v, *rest = ctx.saved_tensors
+        q, k, v, g, bonus, initial, lengths = ctx.saved_tensors
         do = torch.zeros_like(v) if do is None else do
         dfinal = None if dfinal is None else dfinal.contiguous()
-        dq, dk, dv, dg, *others = torch.ops.mmeff.decay_backward(do.contiguous(), dfinal, q, k, v, *rest, *ctx.options)
-        wide = [None if kind is None else t.to(kind) for kind, t in zip(ctx.types, (dg, *others), strict=True)]
-        if wide[2] is not None:
-            wide[2] = wide[2].reshape(rest[2].shape)
-        return dq, dk, dv, *wide, *[None] * 5
+        dq, dk, dv, dg, dbonus, dinitial = torch.ops.mmeff.decay_backward(
+            do.contiguous(), dfinal, q, k, v, g, bonus, initial, lengths, *ctx.options
+        )
+        dinitial = None if initial is None else dinitial.reshape(initial.shape)
+        return dq, dk, dv, dg.to(g.dtype), None if bonus is None else dbonus, dinitial, *[None] * 5

@@ -4,15 +4,16 @@
 """
 
 import functools
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 import triton.language as tl
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 from torch.utils.flop_counter import register_flop_formula
 
 from ..arguments import check_reach
+from ..first_order import first_order
 from ..launcher import Launcher
 from . import kernel
 
@@ -210,49 +211,45 @@ def backward_flops(do: Any, q: Any, k: Any, v: Any, *_: Any, **__: Any) -> int:
 Given = tuple[Tensor | None, ...]  # cos, sin, lengths
 
 
-def without_gradients(q: Tensor, k: Tensor, v: Tensor, *rest: Any) -> Tensor:
+def without_gradients(*arguments: Any) -> Tensor:
     """o of `FullSum`, with nothing kept: a quarter less of the host's time."""
-    return torch.ops.mmeff.full_sum_forward(*_side_by_side(q, k, v), *rest)[0]
+    return torch.ops.mmeff.full_sum_forward(*arguments)[0]
 
 
-def _side_by_side(*tensors: Tensor) -> tuple[Tensor, ...]:
-    """With the features of a token next to each other in memory."""
-    return tuple(t if t.stride(-1) == 1 else t.contiguous() for t in tensors)
-
-
-def _run(ctx: Any, q: Tensor, k: Tensor, v: Tensor, given: Given, options: tuple[Any, ...]) -> Tensor:
-    q, k, v = _side_by_side(q, k, v)
+def _run(q: Tensor, k: Tensor, v: Tensor, given: Given, options: tuple[Any, ...]) -> tuple[Tensor, ...]:
+    """o, and what the backward pass reads besides the arguments."""
     o, sums, w = torch.ops.mmeff.full_sum_forward(q, k, v, *given, *options)
     _, normalize, *_ = options
     # o is read again for the denominator's gradient, but not where all features are in one block.
     kept = o if normalize and q.shape[-1] > block_of(v.dtype) else w
-    ctx.save_for_backward(q, k, v, *given, kept, sums, w)
-    ctx.options = options[:-1]
-    return o
+    return o, kept, sums, w
 
 
-def _gradients(ctx: Any, do: Tensor) -> Tensor:
-    return torch.ops.mmeff.full_sum_backward(do.contiguous(), *ctx.saved_tensors, *ctx.options)
+def _gradients(do: Tensor, saved: Sequence[Tensor], options: tuple[Any, ...]) -> Tensor:
+    return torch.ops.mmeff.full_sum_backward(do.contiguous(), *saved, *options[:-1])
 
 
 class FullSum(torch.autograd.Function):
     """q, k (B, L, H, K), v (B, L, H, V), cos and sin (L, K / 2) or None, lengths (B,) or with `longest` > 0
-    cu_seqlens (S + 1,) -> o (B, L, H, V)."""
+    cu_seqlens (S + 1,) -> o (B, L, H, V); features and values innermost."""
 
     @staticmethod
     def forward(  # pyright: ignore[reportIncompatibleMethodOverride]
         ctx: Any, q: Tensor, k: Tensor, v: Tensor, cos: Tensor | None, sin: Tensor | None, lengths: Tensor | None,
         feature: int, normalize: bool, longest: int, scale: float, eps: float,
     ) -> Tensor:  # fmt: skip
-        ctx.dtypes = q.dtype, k.dtype, v.dtype
-        return _run(ctx, q, k, v, (cos, sin, lengths), (feature, normalize, longest, scale, eps))
+        given, ctx.options = (cos, sin, lengths), (feature, normalize, longest, scale, eps)
+        o, *kept = _run(q, k, v, given, ctx.options)
+        ctx.save_for_backward(q, k, v, *given, *kept)
+        return o
 
     @staticmethod
-    @once_differentiable
+    @first_order("full_sum")
     def backward(ctx: Any, do: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
-        heads, K = ctx.saved_tensors[0].shape[2:]
-        found = parts(_gradients(ctx, do), heads * K)
-        dq, dk, dv = (t.unflatten(2, (heads, -1)).to(kind) for t, kind in zip(found, ctx.dtypes, strict=True))
+        saved = ctx.saved_tensors
+        heads, K = saved[0].shape[2:]
+        found = parts(_gradients(do, saved, ctx.options), heads * K)
+        dq, dk, dv = (t.unflatten(2, (heads, -1)).to(own.dtype) for t, own in zip(found, saved[:3], strict=True))
         return dq, dk, dv, *[None] * 8
 
 
@@ -264,10 +261,14 @@ class PackedFullSum(torch.autograd.Function):
         ctx: Any, qkv: Tensor, cos: Tensor | None, sin: Tensor | None, lengths: Tensor | None,
         feature: int, normalize: bool, longest: int, scale: float, eps: float,
     ) -> Tensor:  # fmt: skip
+        given, ctx.options = (cos, sin, lengths), (feature, normalize, longest, scale, eps)
         q, k, v = qkv.unbind(2)
-        return _run(ctx, q, k, v, (cos, sin, lengths), (feature, normalize, longest, scale, eps))
+        o, *kept = _run(q, k, v, given, ctx.options)
+        ctx.save_for_backward(qkv, *given, *kept)
+        return o
 
     @staticmethod
-    @once_differentiable
+    @first_order("full_sum")
     def backward(ctx: Any, do: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
-        return _gradients(ctx, do).unflatten(2, (3, do.shape[2], -1)), *[None] * 8
+        qkv, *rest = ctx.saved_tensors
+        return _gradients(do, (*qkv.unbind(2), *rest), ctx.options).unflatten(2, (3, do.shape[2], -1)), *[None] * 8

@@ -12,8 +12,8 @@ import torch
 import triton
 import triton.language as tl
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
+from ..first_order import first_order
 from ..launcher import Launcher
 
 #: Numbers of a tile of rows, and the programs of a backward pass at most: eight for each multiprocessor of an H200.
@@ -85,20 +85,18 @@ _forward, _backward = Launcher(forward_kernel), Launcher(backward_kernel)
 
 def normalise(
     x: Tensor, branch: Tensor | None, weight: Tensor, bias: Tensor, eps: float, dtype: torch.dtype
-) -> tuple[Tensor, Tensor, Tensor]:
-    """x + branch (x itself if there is none) and its norm y; that and weight are what the backward pass reads."""
-    x, weight = x.contiguous(), weight.contiguous()
-    branch = None if branch is None else branch.contiguous()
+) -> tuple[Tensor, Tensor]:
+    """x + branch (x itself if there is none) and its norm y, of contiguous tensors."""
     s = x if branch is None else torch.empty_like(x)
     y = torch.empty(x.shape, dtype=dtype, device=x.device)
     rows, channels, BR, BD = _tiles(x)
     _forward(
         -(-rows // BR),
-        {"p_x": x, "p_branch": branch, "p_weight": weight, "p_bias": bias.contiguous(), "p_sum": s, "p_y": y},
+        {"p_x": x, "p_branch": branch, "p_weight": weight, "p_bias": bias, "p_sum": s, "p_y": y},
         {"rows": rows, "channels": channels},
         {"eps": eps, "ADD": branch is not None, "BR": BR, "BD": BD, "num_warps": 4},
     )
-    return s, y, weight
+    return s, y
 
 
 class LayerNorm(torch.autograd.Function):
@@ -108,13 +106,13 @@ class LayerNorm(torch.autograd.Function):
     def forward(  # pyright: ignore[reportIncompatibleMethodOverride]
         ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, eps: float, dtype: torch.dtype
     ) -> Tensor:
-        x, y, weight = normalise(x, None, weight, bias, eps, dtype)
+        _, y = normalise(x, None, weight, bias, eps, dtype)
         ctx.save_for_backward(x, weight)
         ctx.eps = eps
         return y
 
     @staticmethod
-    @once_differentiable
+    @first_order("layer_norm", second="torch")
     def backward(ctx: Any, gy: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
         x, weight = ctx.saved_tensors
         gx, _, gweight, gbias = _gradients(x, weight, gy, None, None, ctx.eps)
@@ -128,13 +126,13 @@ class AddLayerNorm(torch.autograd.Function):
     def forward(  # pyright: ignore[reportIncompatibleMethodOverride]
         ctx: Any, x: Tensor, branch: Tensor, weight: Tensor, bias: Tensor, eps: float, dtype: torch.dtype
     ) -> tuple[Tensor, Tensor]:
-        s, y, weight = normalise(x, branch, weight, bias, eps, dtype)
+        s, y = normalise(x, branch, weight, bias, eps, dtype)
         ctx.save_for_backward(s, weight)
         ctx.eps, ctx.narrow = eps, branch.dtype
         return s, y
 
     @staticmethod
-    @once_differentiable
+    @first_order("add_layer_norm", second="torch")
     def backward(ctx: Any, gs: Tensor, gy: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
         s, weight = ctx.saved_tensors
         return *_gradients(s, weight, gy, gs.contiguous(), ctx.narrow, ctx.eps), None, None

@@ -39,7 +39,8 @@ def layer_norm(
     if _serves(impl, {"x": x}, weight, bias):
         from . import kernel
 
-        given = weight.float(), bias.float(), eps, dtype or x.dtype
+        x, weight, bias = _contiguous(x, weight.float(), bias.float())
+        given = weight, bias, eps, dtype or x.dtype
         return kernel.LayerNorm.apply(x, *given) if torch.is_grad_enabled() else kernel.normalise(x, None, *given)[1]
     return _norm(x, weight, bias, eps, dtype or x.dtype)
 
@@ -67,10 +68,15 @@ def add_layer_norm(
     if _serves(impl, {"x": x, "branch": branch}, weight, bias):
         from . import kernel
 
-        given = x, branch, weight.float(), bias.float(), eps, dtype or x.dtype
-        return kernel.AddLayerNorm.apply(*given) if torch.is_grad_enabled() else kernel.normalise(*given)[:2]
+        x, branch, weight, bias = _contiguous(x, branch, weight.float(), bias.float())
+        given = x, branch, weight, bias, eps, dtype or x.dtype
+        return kernel.AddLayerNorm.apply(*given) if torch.is_grad_enabled() else kernel.normalise(*given)
     s = (x + branch).to(x.dtype)
     return s, _norm(s, weight, bias, eps, dtype or x.dtype)
+
+
+def _contiguous(*tensors: Tensor) -> tuple[Tensor, ...]:
+    return tuple(t.contiguous() for t in tensors)
 
 
 def _norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float, dtype: torch.dtype) -> Tensor:

@@ -5,10 +5,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 from torch.utils.flop_counter import register_flop_formula
 
 from ..arguments import check_reach
+from ..first_order import first_order
 from ..launcher import Launcher
 from ..selective_scan.division import quarters
 from ..selective_scan.launch import lead_stride
@@ -208,21 +208,19 @@ def backward_flops(gy: Any, edges: Any, tops: Any, x: Any, dt: Any, A: Any, B: A
 class CornerScan(torch.autograd.Function):
     """x ([K,] B, L, D), dt likewise, A ([K,] N, D), B and C ([K,] B, L, N), D and bias ([K,] D) -> y (K, B, L, D).
 
-    The four of the top are None for the separable form. Computes in fp32 whatever the inputs' types, which A, D and
-    bias must already be.
+    The four of the top are None for the separable form; channels and states lie innermost. Computes in fp32 whatever
+    the inputs' types, which A, D and bias must already be.
     """
 
     @staticmethod
     def forward(ctx: Any, *arguments: Any) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
-        tensors = [t if t is None or t.stride(-1) == 1 else t.contiguous() for t in arguments[:11]]
-        save = any(ctx.needs_input_grad)
-        y, edges, tops = _forward(*tensors, *arguments[11:], save)
-        ctx.save_for_backward(edges, tops, *tensors)
+        y, edges, tops = _forward(*arguments, any(ctx.needs_input_grad))
+        ctx.save_for_backward(edges, tops, *arguments[:11])
         ctx.options = arguments[11:]
         return y
 
     @staticmethod
-    @once_differentiable
+    @first_order("wavefront_scan and separable_scan")
     def backward(ctx: Any, gy: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
         edges, tops, *tensors = ctx.saved_tensors
         x, dt, A, B, bias, dt_top, A_top, B_top, bias_top, C, D = tensors

@@ -7,9 +7,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 from torch.utils.flop_counter import register_flop_formula
 
+from ..first_order import first_order
 from ..launcher import Launcher
 from ..selective_scan.operators import shared as summed
 from . import line_kernel as kernel
@@ -160,7 +160,7 @@ class LineScan(torch.autograd.Function):
         return y
 
     @staticmethod
-    @once_differentiable
+    @first_order("line_scan")
     def backward(ctx: Any, gy: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
         x, weights, u, D, h = ctx.saved_tensors
         gx, gw, gu, gD = _backward(gy.contiguous(), x, weights, u, D, h, *ctx.options)

@@ -6,9 +6,9 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from ..arguments import check_impl, check_triton, has_shape
+from ..first_order import first_order
 from ..padding import nothing
 from ..selective_scan.checks import Impl
 from ..selective_scan.reference import step_sizes
@@ -154,14 +154,17 @@ def _triton(
 ) -> Tensor:  # fmt: skip
     from .corner_operators import CornerScan
 
+    def inner(t: Tensor) -> Tensor:
+        return t if t.stride(-1) == 1 else t.contiguous()
+
     def given(side: Axis) -> tuple[Any, ...]:
-        A, bias = side["A"], side["dt_bias"]
-        return side["dt"], A.float().mT.contiguous(), side["B"], None if bias is None else bias.float().contiguous()
+        A, bias = side["A"].float().mT.contiguous(), side["dt_bias"]
+        return inner(side["dt"]), A, inner(side["B"]), None if bias is None else bias.float().contiguous()
 
     rows, columns = (sum(1 << k for k, corner in enumerate(corners) if TURNS[corner][axis]) for axis in (0, 1))
     top = given(sides[1]) if len(sides) == 2 else (None,) * 4
     own = None if D is None else D.float().contiguous()
-    y = CornerScan.apply(x, *given(sides[0]), *top, C, own, softplus, len(corners), rows, columns, *grid)
+    y = CornerScan.apply(inner(x), *given(sides[0]), *top, inner(C), own, softplus, len(corners), rows, columns, *grid)
     return y[0] if len(corners) == 1 else y.sum(0)
 
 
@@ -206,15 +209,15 @@ def _along(a: Tensor, u: Tensor, axis: int) -> Tensor:
 
 def _wavefront(left: Tensor, u_left: Tensor, top: Tensor, u_top: Tensor) -> Tensor:
     """States (B, H, W, D, N). Row i is moved i places to the right, so that antidiagonals become columns."""
-    return _straightened(Antidiagonals.apply(*(_skewed(t) for t in (left, top, u_left + u_top))))
+    states = Antidiagonals.apply(*(_skewed(t).movedim(2, 0).contiguous() for t in (left, top, u_left + u_top)))
+    return _straightened(states.movedim(0, 2))
 
 
 class Antidiagonals(torch.autograd.Function):
-    """Decays and what enters, (B, H, H + W - 1, D, N), antidiagonals as columns -> states; all rows together."""
+    """Decays and what enters, (H + W - 1, B, H, D, N), one antidiagonal after the other -> states."""
 
     @staticmethod
     def forward(ctx: Any, left: Tensor, top: Tensor, u: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
-        left, top, u = (t.movedim(2, 0).contiguous() for t in (left, top, u))
         hs = torch.empty_like(u)
         h = torch.zeros_like(u[0])
         for d in range(len(u)):
@@ -222,19 +225,19 @@ class Antidiagonals(torch.autograd.Function):
             entering[:, 1:].addcmul_(top[d][:, 1:], h[:, :-1])
             h = torch.mul(entering, 0.5, out=hs[d])
         ctx.save_for_backward(left, top, hs)
-        return hs.movedim(0, 2)
+        return hs
 
     @staticmethod
-    @once_differentiable
+    @first_order("wavefront_scan")
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor, Tensor, Tensor]:  # pyright: ignore[reportIncompatibleMethodOverride]
         left, top, hs = ctx.saved_tensors
-        gu = g.movedim(2, 0) * 0.5
+        gu = g * 0.5
         for d in range(len(hs) - 1, 0, -1):
             gu[d - 1].addcmul_(left[d], gu[d], value=0.5)
             gu[d - 1][:, :-1].addcmul_(top[d][:, 1:], gu[d][:, 1:], value=0.5)
         before = F.pad(hs[:-1], (0, 0, 0, 0, 0, 0, 0, 0, 1, 0))
         above = F.pad(before[:, :, :-1], (0, 0, 0, 0, 1, 0))
-        return (gu * before).movedim(0, 2), (gu * above).movedim(0, 2), gu.movedim(0, 2)
+        return gu * before, gu * above, gu
 
 
 def _skewed(t: Tensor) -> Tensor:

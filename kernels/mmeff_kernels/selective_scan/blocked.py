@@ -15,8 +15,8 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
+from ..first_order import first_order
 from ..padding import without_padding
 from .reference import step_sizes
 
@@ -25,35 +25,34 @@ _BLOCK = 1 << 19
 
 
 class BlockedScan(torch.autograd.Function):
-    """x, dt (B, L, D), A (1 or B, N, D), B and C (B, L, N), state (B, N, D), all of one floating dtype, reverse: bool
-    -> y (B, L, D), the last state (B, N, D)."""
+    """x, dt (L, B, D), A (1 or B, N, D), B and C (L, B, N), state (B, N, D), all of one floating dtype and contiguous,
+    reverse: bool -> y (L, B, D), the last state (B, N, D)."""
 
     @staticmethod
     def forward(
         ctx: Any, x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, state: Tensor, reverse: bool
     ) -> tuple[Tensor, Tensor]:
-        x, dt, B, C = (tensor.transpose(0, 1).contiguous() for tensor in (x, dt, B, C))
-        A = A.contiguous()
         dtx = dt * x
         y = torch.empty_like(x)
         work = _Workspace(dtx, A, reverse)
-        starts = A.new_empty(len(work.blocks), *state.shape)
+        starts, h = A.new_empty(len(work.blocks), *state.shape), state
         for start, block in zip(starts, work.blocks, strict=True):
-            start.copy_(state)
-            now, _, state = work.states(start, dt[block], dtx[block], B[block])
+            start.copy_(h)
+            now, _, h = work.states(start, dt[block], dtx[block], B[block])
             y[block] = _sum_states(C[block], now)
-        ctx.save_for_backward(x, dt, dtx, A, B, C, starts)
+        ctx.save_for_backward(x, dt, A, B, C, state, dtx, starts)
         ctx.reverse = reverse
-        return y.transpose(0, 1), state.clone()
+        return y, h.clone()
 
     @staticmethod
-    @once_differentiable
+    @first_order("selective_scan")
     def backward(  # pyright: ignore[reportIncompatibleMethodOverride]
         ctx: Any, gy: Tensor, g_state: Tensor
     ) -> tuple[Tensor | None, ...]:
         # Autocast would turn the matrix products into bf16, in a backward pass that runs inside it too.
         with torch.autocast(gy.device.type, enabled=False):
-            return *_gradients(ctx.reverse, gy, g_state, *ctx.saved_tensors), None
+            x, dt, A, B, C, _, dtx, starts = ctx.saved_tensors
+            return *_gradients(ctx.reverse, gy.contiguous(), g_state, x, dt, dtx, A, B, C, starts), None
 
 
 def _gradients(
@@ -73,7 +72,6 @@ def _gradients(
     d(dt x)_t = sum_n B_t g_t,  dB_t = sum_d dt_t x_t g_t,  dC_t = sum_d gy_t h_t,
     dA = sum_t dt_t q_t,  ddt_t = x_t d(dt x)_t + sum_n A q_t,  dx_t = dt_t d(dt x)_t.
     """
-    gy = gy.transpose(0, 1).contiguous()
     g_dtx, g_dt, g_B, g_C = (torch.empty_like(tensor) for tensor in (dtx, dt, B, C))
     g_A, g_start = torch.zeros_like(A), g_state.clone(memory_format=torch.contiguous_format)
     work = _Workspace(dtx, A, reverse)
@@ -99,7 +97,7 @@ def _gradients(
         torch.sum(q.mul_(A), 2, out=g_dt[block])
     g_dt.addcmul_(g_dtx, x)
     g_x = g_dtx.mul_(dt)
-    return g_x.transpose(0, 1), g_dt.transpose(0, 1), g_A, g_B.transpose(0, 1), g_C.transpose(0, 1), g_start
+    return g_x, g_dt, g_A, g_B, g_C, g_start
 
 
 class _Workspace:
@@ -179,15 +177,13 @@ def _blocked_scan(
     if state is None:
         state = x.new_zeros(count, *A.shape)
     y, h = BlockedScan.apply(
-        _split_channels(x, groups),
-        _split_channels(dt, groups),
+        *(_split_channels(t, groups).transpose(0, 1).contiguous() for t in (x, dt)),
         A.unflatten(0, (groups, -1)).mT.repeat(count if groups > 1 else 1, 1, 1),
-        _split_groups(B, groups),
-        _split_groups(C, groups),
+        *(_split_groups(t, groups).transpose(0, 1).contiguous() for t in (B, C)),
         state.unflatten(1, (groups, -1)).flatten(0, 1).mT,
         reverse,
     )
-    y = y.unflatten(0, (count, groups)).transpose(1, 2).flatten(2)
+    y = y.unflatten(1, (count, groups)).movedim(0, 1).flatten(2)
     y = y if D is None else torch.addcmul(y, x, D)
     y = y if z is None else y * F.silu(z)
     return y.to(given.dtype), h.mT.unflatten(0, (count, groups)).reshape(count, channels, -1)

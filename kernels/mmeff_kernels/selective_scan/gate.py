@@ -2,13 +2,10 @@
 
 # pyright: reportGeneralTypeIssues=false
 
-from typing import Any
-
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from ..launcher import Launcher
 
@@ -61,45 +58,32 @@ def backward_kernel(
 _forward, _backward = Launcher(forward_kernel), Launcher(backward_kernel)
 
 
-class GatedSum(torch.autograd.Function):
-    """y (K, B, L, D), z (B, L, D), lengths (B,) or None -> silu(z) sum_k y_k, (B, L, D) in y's type, computed in fp32.
+def gated_sum(y: Tensor, z: Tensor, lengths: Tensor | None) -> tuple[Tensor, Tensor]:
+    """y (K, B, L, D), z (B, L, D), lengths (B,) or None -> silu(z) sum_k y_k, and the sum, (B, L, D) in y's type,
+    computed in fp32. Where lengths end y must be 0, and z is not read."""
+    z = z.flatten(0, 1)  # of a slice of a projection's output a view
+    routes, _, L, channels = y.shape
+    total, out = y[0] if routes == 1 else torch.empty_like(y[0]), torch.empty_like(y[0])
+    _forward(
+        len(z),
+        {"p_y": y, "p_z": z, "p_lengths": lengths, "p_total": total, "p_out": out},
+        {"size": out.numel(), "L": L, "channels": channels, "z_l": z.stride(0)},
+        {"HAS_LENGTHS": lengths is not None, "K": routes, "BLOCK": _block(channels), "num_warps": 1},
+    )
+    return out, total
 
-    Where lengths end y must be 0, and z is not read.
-    """
 
-    @staticmethod
-    def forward(  # pyright: ignore[reportIncompatibleMethodOverride]
-        ctx: Any, y: Tensor, z: Tensor, lengths: Tensor | None
-    ) -> Tensor:
-        z = z.flatten(0, 1)  # of a slice of a projection's output a view
-        z = z if z.stride(-1) == 1 else z.contiguous()
-        routes, _, L, channels = y.shape
-        total, out = y[0] if routes == 1 else torch.empty_like(y[0]), torch.empty_like(y[0])
-        _forward(
-            len(z),
-            {"p_y": y, "p_z": z, "p_lengths": lengths, "p_total": total, "p_out": out},
-            {"size": out.numel(), "L": L, "channels": channels, "z_l": z.stride(0)},
-            {"HAS_LENGTHS": lengths is not None, "K": routes, "BLOCK": _block(channels), "num_warps": 1},
-        )
-        ctx.save_for_backward(total, z, lengths)
-        ctx.routes = routes
-        return out
-
-    @staticmethod
-    @once_differentiable
-    def backward(  # pyright: ignore[reportIncompatibleMethodOverride]
-        ctx: Any, g: Tensor
-    ) -> tuple[Tensor, Tensor, None]:
-        total, z, lengths = ctx.saved_tensors
-        L, channels = total.shape[1:]
-        gy, gz = torch.empty_like(total), torch.empty(total.shape, dtype=z.dtype, device=z.device)
-        _backward(
-            len(z),
-            {"p_total": total, "p_z": z, "p_lengths": lengths, "p_g": g.contiguous(), "p_gy": gy, "p_gz": gz},
-            {"L": L, "channels": channels, "z_l": z.stride(0)},
-            {"HAS_LENGTHS": lengths is not None, "BLOCK": _block(channels), "num_warps": 1},
-        )
-        return gy.expand(ctx.routes, *gy.shape), gz, None
+def gated_sum_gradients(g: Tensor, total: Tensor, z: Tensor, lengths: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Of each y_k, in fp32: sums over all tokens are taken of it; and of z."""
+    gy, gz = torch.empty_like(total, dtype=torch.float32), torch.empty(z.shape, dtype=z.dtype, device=z.device)
+    z, (L, channels) = z.flatten(0, 1), total.shape[1:]
+    _backward(
+        len(z),
+        {"p_total": total, "p_z": z, "p_lengths": lengths, "p_g": g.contiguous(), "p_gy": gy, "p_gz": gz},
+        {"L": L, "channels": channels, "z_l": z.stride(0)},
+        {"HAS_LENGTHS": lengths is not None, "BLOCK": _block(channels), "num_warps": 1},
+    )
+    return gy, gz
 
 
 def _block(channels: int) -> int:

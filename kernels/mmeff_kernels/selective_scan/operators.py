@@ -8,13 +8,13 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 from torch.utils.flop_counter import register_flop_formula
 
+from ..first_order import first_order
 from ..padding import without_padding
 from ..stacked import expanded, weight_gradient
 from .division import tile
-from .gate import GatedSum
+from .gate import gated_sum, gated_sum_gradients
 from .launch import backward, forward
 
 
@@ -88,13 +88,13 @@ def backward_flops(gy: Any, g_last: Any, x: Any, dt: Any, A: Any, *rest: Any, **
 
 class TritonScan(torch.autograd.Function):
     """x ([K,] B, L, D), dt likewise or low-rank ([K,] B, L, R) with W ([K,] D, R), A ([K,] D, N), B and C
-    ([K,] B, L, G, N), D and bias ([K,] D), state (K, B, D, N), lengths (B,), table (K, L) int32
-    -> y (K, B, L, D), last (K, B, D, N).
+    ([K,] B, L, G, N), D and bias ([K,] D), state (K, B, D, N), z (B, L, D), lengths (B,), table (K, L) int32
+    -> y (K, B, L, D), with z silu(z) sum_k y_k (B, L, D); last (K, B, D, N).
 
-    W, D, bias, state, lengths and table may be None. Bit k of `backward` turns route k around. `longest` > 0: rows are
-    packed, lengths are cu_seqlens (S + 1,), and states have S rows. `once`: routes after the
-    first leave out each token's own input. Computes in fp32 whatever the inputs' types, which A, W, D, bias and state
-    must already be. y has x's type, every gradient that of its tensor.
+    W, D, bias, state, z, lengths and table may be None. Bit k of `backward` turns route k around. `longest` > 0: rows
+    are packed, lengths are cu_seqlens (S + 1,), and states have S rows. `once`: routes after the first leave out each
+    token's own input. Computes in fp32 whatever the inputs' types, which A, W, D, bias and state must already be. D and
+    bias are contiguous, the others have their last axis innermost. y has x's type, every gradient that of its tensor.
     """
 
     @staticmethod
@@ -109,6 +109,7 @@ class TritonScan(torch.autograd.Function):
         D: Tensor | None,
         bias: Tensor | None,
         state: Tensor | None,
+        z: Tensor | None,
         lengths: Tensor | None,
         table: Tensor | None,
         softplus: bool,
@@ -118,33 +119,35 @@ class TritonScan(torch.autograd.Function):
         once: bool,
         last: bool,
     ) -> tuple[Tensor, Tensor]:
-        x, dt, B, C = (t if t.stride(-1) == 1 else t.contiguous() for t in (x, dt, B, C))
-        A, state = A.mT.contiguous(), None if state is None else state.mT.contiguous()
-        D, bias = (None if t is None else t.contiguous() for t in (D, bias))
+        decays, first = A.mT.contiguous(), None if state is None else state.mT.contiguous()
         save = any(ctx.needs_input_grad)
         options = softplus, routes, backward, longest, once
         full = dt if W is None else expanded(dt, W)
-        y, final, saves = _forward(x, full, A, B, C, D, bias, state, lengths, table, *options, last, save)
-        ctx.save_for_backward(x, dt, W, A, B, C, D, bias, lengths, table, saves)
-        ctx.options = options
-        ctx.has_state, ctx.has_last = state is not None, last
+        y, final, saves = _forward(x, full, decays, B, C, D, bias, first, lengths, table, *options, last, save)
+        total = None
+        if z is not None:
+            y, total = gated_sum(y, z, None if longest else lengths)
+        ctx.save_for_backward(x, dt, W, A, B, C, D, bias, state, z, lengths, table, decays, saves, total)
+        ctx.options, ctx.has_last = options, last
         ctx.set_materialize_grads(False)
         return y, final.mT if last else final
 
     @staticmethod
-    @once_differentiable
+    @first_order("selective_scan")
     def backward(  # pyright: ignore[reportIncompatibleMethodOverride]
         ctx: Any, gy: Tensor | None, g_last: Tensor | None
     ) -> tuple[Tensor | None, ...]:
-        x, dt, W, A, B, C, D, bias, lengths, table, saves = ctx.saved_tensors
+        x, dt, W, A, B, C, D, bias, state, z, lengths, table, decays, saves, total = ctx.saved_tensors
         softplus, routes, backward, longest, once = ctx.options
-        g = x.new_zeros(x.shape[-3:]) if gy is None else gy
+        g, gz = x.new_zeros(x.shape[-3:]) if gy is None else gy, None
         g = g[0] if g.dim() == 4 and g.stride(0) == 0 else g  # where routes are summed: one gradient for all
+        if z is not None:
+            g, gz = gated_sum_gradients(g, total, z, None if longest else lengths)
         g_last = g_last.mT.contiguous() if ctx.has_last and g_last is not None else None
         full = dt if W is None else expanded(dt, W)
         gx, gdt, gBC, sums, g_first = _backward(
-            g.contiguous(), g_last, x, full, A, B, C, D, bias, lengths, table, saves,
-            softplus, routes, backward, longest, once, ctx.has_state,
+            g.contiguous(), g_last, x, full, decays, B, C, D, bias, lengths, table, saves,
+            softplus, routes, backward, longest, once, state is not None,
         )  # fmt: skip
         gW = None
         if W is not None:
@@ -152,12 +155,12 @@ class TritonScan(torch.autograd.Function):
             gW = shared(weight_gradient(gdt.flatten(1, 2), low.flatten(1, 2)).to(W.dtype), W)
             gdt = (gdt.flatten(1, 2) @ W.to(gdt.dtype)).unflatten(1, gdt.shape[1:3])
         gB, gC = gBC[0].to(B.dtype), gBC[1].to(C.dtype)
-        N = A.shape[-2]
+        N = A.shape[-1]
         gA, gD, gbias = sums[:, :N].mT, sums[:, N], sums[:, N + 1]
         return (
             shared(gx, x), shared(gdt, dt), gW, shared(gA, A), shared(gB, B), shared(gC, C),
             None if D is None else shared(gD, D), None if bias is None else shared(gbias, bias),
-            g_first.mT if ctx.has_state else None, *[None] * 8,
+            None if state is None else g_first.mT, gz, *[None] * 8,
         )  # fmt: skip
 
 
@@ -190,16 +193,19 @@ def scan(
     if cu_seqlens is not None:
         lengths = cu_seqlens.to(x.device)
         longest = int(cu_seqlens.diff().max())
+    x, dt, B, C, z = (t if t is None or t.stride(-1) == 1 else t.contiguous() for t in (x, dt, B, C, z))
+    D, bias = (None if t is None else t.contiguous() for t in (D, bias))
+    gated = z is not None and not torch.compiler.is_compiling()  # compiled, the gate joins what follows
     y, last = TritonScan.apply(
-        x, dt, W, A, B, C, D, bias, state, lengths, table, softplus, routes, backward, longest, once, want_state
-    )
-    padded = None if longest else lengths
-    if z is not None and not torch.compiler.is_compiling():
-        return GatedSum.apply(y, z, padded), last
+        x, dt, W, A, B, C, D, bias, state, z if gated else None, lengths, table,
+        softplus, routes, backward, longest, once, want_state,
+    )  # fmt: skip
+    if gated:
+        return y, last
     total = y[0] if routes == 1 else y.sum(0)
     if z is None:
         return total, last
-    return (total * F.silu(without_padding(z, padded).float())).to(y.dtype), last
+    return (total * F.silu(without_padding(z, None if longest else lengths).float())).to(y.dtype), last
 
 
 def _float(tensor: Tensor | None) -> Tensor | None:

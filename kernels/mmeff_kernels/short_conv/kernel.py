@@ -12,8 +12,8 @@ import torch
 import triton
 import triton.language as tl
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
+from ..first_order import first_order
 from ..launcher import Launcher
 
 #: Tokens and channels of a tile.
@@ -154,6 +154,8 @@ _forward, _backward, _gather = Launcher(forward_kernel), Launcher(backward_kerne
 class ShortConv(torch.autograd.Function):
     """x (B, L, D), weight (K, D, W) and bias (K, D) fp32, sides (K, 2) int32, lengths (B,) -> (K, B, L, D) in x's type.
 
+    Channels and taps innermost.
+
     sides: of each direction the first token that weight 0 reads, from the own one, and the step to the next, 1 or -1.
     """
 
@@ -161,8 +163,6 @@ class ShortConv(torch.autograd.Function):
     def forward(  # pyright: ignore[reportIncompatibleMethodOverride]
         ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, lengths: Tensor | None, sides: Tensor, silu: bool
     ) -> Tensor:
-        x = x if x.stride(-1) == 1 else x.contiguous()
-        weight, bias = weight.contiguous(), None if bias is None else bias.contiguous()
         rows, L, channels = x.shape
         K, _, width = weight.shape
         runs, blocks = -(-L // BL), -(-channels // BD)
@@ -178,7 +178,7 @@ class ShortConv(torch.autograd.Function):
         return y
 
     @staticmethod
-    @once_differentiable
+    @first_order("short_conv", second="torch")
     def backward(ctx: Any, gy: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
         x, weight, bias, lengths, sides = ctx.saved_tensors
         rows, L, channels = x.shape

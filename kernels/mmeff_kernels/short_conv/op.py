@@ -52,7 +52,9 @@ def short_conv(
 
         table = _table(tuple(sides), weight.shape[-1], x.device)
         with torch.autocast(x.device.type, enabled=False):
-            return ShortConv.apply(x, weight.float(), None if bias is None else bias.float(), lengths, table, silu)
+            x = x if x.stride(-1) == 1 else x.contiguous()
+            weight, bias = weight.float().contiguous(), None if bias is None else bias.float().contiguous()
+            return ShortConv.apply(x, weight, bias, lengths, table, silu)
     return _torch(x, weight, bias, sides, silu, lengths)
 
 

@@ -1,4 +1,5 @@
-"""Batches and sequences without a token: a result of the right shape, and gradients of 0."""
+"""What holds for every operation: batches and sequences without a token give a result of the right shape and gradients
+of 0; second derivatives are right, or refused."""
 
 from typing import Any
 
@@ -9,16 +10,17 @@ from torch import Tensor
 from mmeff_kernels.decay import decay_attention
 from mmeff_kernels.full_sum import full_sum, full_sum_qkvpacked
 from mmeff_kernels.layer_norm import add_layer_norm, layer_norm
-from mmeff_kernels.scan2d import cross_scan, line_scan, separable_scan
+from mmeff_kernels.scan2d import cross_scan, line_scan, separable_scan, wavefront_scan
 from mmeff_kernels.selective_scan import selective_scan, selective_scan_routes
 from mmeff_kernels.short_conv import short_conv
 
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 IMPLS = ["triton", "torch", "reference"]
 D, N = 4, 5
 
 
 def draw(*shape: int) -> Tensor:
-    return torch.randn(shape, requires_grad=True)
+    return torch.randn(shape, device=DEVICE, requires_grad=True)
 
 
 def heads(B: int, L: int) -> list[Tensor]:
@@ -26,17 +28,21 @@ def heads(B: int, L: int) -> list[Tensor]:
 
 
 def scanned(B: int, L: int) -> list[Tensor]:
-    return [draw(B, L, D), torch.rand(B, L, D, requires_grad=True), (-torch.rand(D, N)).requires_grad_(),
+    return [draw(B, L, D), (-gates(B, L, D)).detach().requires_grad_(), gates(D, N),
             draw(B, L, N), draw(B, L, N), draw(D)]  # fmt: skip
 
 
 def gates(*shape: int) -> Tensor:
-    return (-torch.rand(shape)).requires_grad_()
+    return (-torch.rand(shape, device=DEVICE)).requires_grad_()
 
 
 #: By name: the tensors for B rows of L tokens, and what is called with them.
 OPS: dict[str, Any] = {
     "selective_scan": (scanned, lambda t, impl: selective_scan(*t, return_final_state=True, impl=impl)),
+    "selective_scan, gated": (
+        lambda B, L: [*scanned(B, L), draw(B, L, D)],
+        lambda t, impl: (selective_scan(*t[:6], z=t[6], impl=impl),),
+    ),
     "routes": (scanned, lambda t, impl: selective_scan_routes(*t, routes=("forward", "backward"), impl=impl)),
     "decay": (
         lambda B, L: [*heads(B, L), gates(B, L, 2)],
@@ -59,13 +65,30 @@ OPS: dict[str, Any] = {
     ),
     "cross_scan": (scanned, lambda t, impl: (cross_scan(*t, grid=(1, 3), impl=impl),)),
     "separable_scan": (scanned, lambda t, impl: (separable_scan(*t, grid=(1, 3), impl=impl),)),
+    "wavefront_scan": (
+        lambda B, L: [*(t for i, t in enumerate(scanned(B, L)) if i != 4), *scanned(B, L)[1:5]],
+        lambda t, impl: (wavefront_scan(*t[:4], *t[5:], t[4], grid=(1, 3), impl=impl),),
+    ),
     "line_scan": (
         lambda B, L: [draw(B, L, D), draw(B, L, 3, 1), draw(B, L, D), draw(D)],
         lambda t, impl: (line_scan(*t, grid=(1, 3), directions=("down",), impl=impl),),
     ),
 }  # fmt: skip
+#: From states, which no tokens leave as they are.
+FROM_STATES: dict[str, Any] = {
+    "selective_scan": (
+        lambda B, L: [*scanned(B, L), draw(B, D, N)],
+        lambda t, impl: selective_scan(*t[:6], initial_state=t[6], return_final_state=True, impl=impl),
+    ),
+    "decay": (
+        lambda B, L: [*heads(B, L), gates(2, B, L, 2, 4), draw(2, 4), draw(2, B, 2, 4, 4)],
+        lambda t, impl: decay_attention(
+            *t[:4], direction="both", bonus=t[4], initial_state=t[5], output_final_state=True, impl=impl
+        ),
+    ),
+}
 #: A grid has a token at least.
-GRIDS = ("cross_scan", "separable_scan", "line_scan")
+GRIDS = ("cross_scan", "separable_scan", "wavefront_scan", "line_scan")
 
 
 #: These are defined by torch's own operators.
@@ -134,3 +157,56 @@ def test_empty_sequences_among_others(impl: Any) -> None:
     torch.testing.assert_close(z, y)
     wanted, found = (torch.autograd.grad(o.square().sum(), tensors) for o in (y, z))
     torch.testing.assert_close(found, wanted)
+
+
+@pytest.mark.parametrize("laid_out", ["side by side", "across"])
+@pytest.mark.parametrize(
+    ("name", "impl"), [*CASES, *((f"{name}, from a state", impl) for name in FROM_STATES for impl in IMPLS)]
+)
+def test_second_derivatives_are_right_or_refused(name: str, impl: Any, laid_out: str) -> None:
+    """Of each tensor by itself, as `autograd.grad(inputs=...)` asks: it takes a path that is missing for a 0."""
+    torch.manual_seed(0)
+    make, run = OPS[name] if name in OPS else FROM_STATES[name.removesuffix(", from a state")]
+    tensors = make(2, 3)
+
+    weights = [torch.randn_like(o) for o in run(tensors, "torch")]
+
+    def gradients(impl: str, kind: torch.dtype) -> tuple[list[Tensor], Tensor]:
+        """The tensors and the weights of the results, and a function of the tensors' gradients and of both."""
+        leaves = [t.detach().to(kind).requires_grad_() for t in tensors]
+        given = leaves if laid_out == "side by side" else [t.mT.contiguous().mT if t.dim() > 1 else t for t in leaves]
+        outer = [w.to(kind).requires_grad_() for w in weights]
+        total = sum((o * w).sum() for o, w in zip(run(given, impl), outer, strict=True))
+        first = torch.autograd.grad(total, leaves, create_graph=True)  # type: ignore[arg-type]
+        leaves += outer
+        return leaves, sum(g.square().sum() for g in first) + sum(t.pow(3).sum() for t in leaves)  # type: ignore[return-value]
+
+    leaves, found = gradients(impl, torch.float32)
+    exact, wanted = gradients("torch" if name in PLAIN else "reference", torch.float64)
+    torch.testing.assert_close(found.double(), wanted, rtol=1e-4, atol=1e-4)
+    refused = 0
+    for leaf, other in zip(leaves, exact, strict=True):
+        right = torch.autograd.grad(wanted, other, retain_graph=True)[0]
+        try:
+            second = torch.autograd.grad(found, leaf, retain_graph=True)[0]
+        except RuntimeError as error:
+            assert "gradients of the first order only" in str(error) and "has second ones" in str(error)
+            refused += 1
+        else:
+            torch.testing.assert_close(second.double(), right, rtol=1e-3, atol=1e-3 * float(right.abs().max()))
+    assert refused == 0 or impl != "reference"
+    # What does not hang on those gradients can be had all the same.
+    assert torch.equal(torch.autograd.grad(leaves[0].pow(3).sum(), leaves[0])[0], 3 * leaves[0].detach().square())
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("name", OPS)
+def test_the_same_on_the_gpu(name: str) -> None:
+    test_no_rows_and_no_tokens(name, "triton")
+    for laid_out in ("side by side", "across"):
+        test_second_derivatives_are_right_or_refused(name, "triton", laid_out)
+
+
+@pytest.mark.gpu
+def test_empty_sequences_on_the_gpu() -> None:
+    test_empty_sequences_among_others("triton")
