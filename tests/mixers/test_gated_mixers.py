@@ -2,7 +2,7 @@
 its definition written as loops over tokens, in float64."""
 
 import importlib
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import pytest
 import torch
@@ -15,6 +15,7 @@ from mmeff.mixers.mlstm import mlstm, stabilised
 from mmeff.mixers.shift import q_shift
 from mmeff.mixers.vision_rwkv import bi_wkv
 from mmeff.norm import HeadNorm
+from mmeff_kernels.decay import decay_attention
 
 DIM, L = 8, 12
 GRIDS = [(12,), (3, 4)]
@@ -247,6 +248,45 @@ def test_exponential_gates_never_overflow(reverse: bool) -> None:
     torch.testing.assert_close(h[0].double(), expected, rtol=1e-3, atol=1e-3)
     assert mlstm(q, k, v, i - 2000, log_f, reverse).isfinite().all()
     assert mlstm(0 * q.float(), k.float(), v.float(), i.float() + 300, log_f.float(), reverse).count_nonzero() == 0
+
+
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+@pytest.mark.parametrize("gates", [1.0, 10.0])
+def test_in_half_precision_mlstm_is_as_exact_as_its_inputs(gates: float, device: str) -> None:
+    """Where n^T q crosses 0, h has a pole, and where one token outweighs the others, gradients are differences of equal
+    terms, of C and of n: no precision helps there. So errors are taken relative to these terms, and compared with what
+    one rounding of q, k and v does to the exact ones: in bf16 half of all numbers, and nine of ten, are off by at most
+    twice that; in fp32, 65,536 times as fine, by a thousandth."""
+    generator = torch.Generator().manual_seed(0)
+
+    def draw(*shape: int) -> Tensor:
+        return torch.randn(shape, generator=generator)
+
+    B, L, H, K, V = 4, 256, 4, 16, 32
+    qkv = [draw(B, L, H, width).bfloat16() for width in (K, K, V)]
+    leaves = [*qkv, gates * draw(B, L, H), F.logsigmoid(draw(B, L, H) + 3)]
+    weight = draw(B, L, H, V).bfloat16()
+
+    def run(kind: torch.dtype, leaves: list[Tensor], device: str = "cpu", memory: Any = mlstm) -> list[Tensor]:
+        own = [t.to(device, kind if i < 3 else torch.promote_types(kind, torch.float32)) for i, t in enumerate(leaves)]
+        h = memory(*(t.requires_grad_() for t in own))
+        return [t.detach().double().cpu() for t in (h, *torch.autograd.grad(h, own, weight.to(h)))]
+
+    def of_C_alone(q: Tensor, k: Tensor, v: Tensor, i: Tensor, log_f: Tensor) -> Tensor:
+        h, given = mlstm(q, k, v, i, log_f), stabilised(i, log_f)
+        C, _ = decay_attention(q, k, v * given[0].exp()[..., None], given[1])
+        return C * (h / C).detach()
+
+    exact, terms = run(torch.float64, leaves), run(torch.float64, leaves, memory=of_C_alone)
+
+    def spread(found: Tensor, i: int) -> Tensor:
+        relative = (found - exact[i]).abs() / (exact[i].abs() + terms[i].abs() + exact[i].abs().median())
+        return relative.flatten().quantile(torch.tensor([0.5, 0.9], dtype=torch.float64))
+
+    turned = run(torch.float64, [t.double() * (1 + 2**-9 * draw(*t.shape).sign()) for t in leaves[:3]] + leaves[3:])
+    for kind, factor in ((torch.bfloat16, 2), (torch.float32, 0.001)):
+        for i, (found, near) in enumerate(zip(run(kind, leaves, device), turned, strict=True)):
+            assert (spread(found, i) <= factor * spread(near, i).clamp_min(2**-9)).all()
 
 
 def test_stabilised_gates_are_never_positive_and_at_first_nothing_decays() -> None:

@@ -10,30 +10,25 @@ import triton
 import triton.language as tl
 
 from ..tiles import product
-from .kernel import ALIKE, across, chunk_of, gate, upto, weight
+from .kernel import ALIKE, across, chunk_of, gate, weight, whole
 
 
 @triton.jit
-def resets_of(p_resets, o_c, i_direction, H):
-    """The resets of a program's chunk in one direction, and for each token their number up to it, and which it is."""
-    resets = tl.load(p_resets + (i_direction * (tl.num_programs(0) // H)).to(tl.int64) * H + tl.program_id(0))
-    own = ((resets >> o_c) & 1).to(tl.int32)
-    return resets, tl.cumsum(own, 0), own
-
-
-@triton.jit
-def weights(b_G, b_E, n_G, n_E, o_c, FORWARD: tl.constexpr, BACKWARD: tl.constexpr, DIAGONAL: tl.constexpr):
-    """W (BC, BC), from G of the forward and E of the backward direction and the numbers of resets up to there."""
-    later, earlier = o_c[:, None] > o_c[None, :], o_c[:, None] < o_c[None, :]
-    b_x = tl.where(later, b_G[:, None] - b_G[None, :], tl.where(earlier, b_E[None, :] - b_E[:, None], 0.0))
-    b_W = tl.exp(tl.minimum(b_x, 0.0))  # where a row has ended, exponents are of no use, but finite
-    cut = (later & (n_G[:, None] != n_G[None, :])) | (earlier & (n_E[:, None] != n_E[None, :]))
-    b_W = tl.where(cut, 0.0, tl.where(later | earlier, b_W, DIAGONAL * 1.0))
-    if not FORWARD:
-        b_W = tl.where(later, 0.0, b_W)
-    if not BACKWARD:
-        b_W = tl.where(earlier, 0.0, b_W)
-    return b_W
+def weights(b_G, r_G, b_E, r_E, o_c, FORWARD: tl.constexpr, BACKWARD: tl.constexpr, DIAGONAL: tl.constexpr):
+    """W (BC, BC), from G of the forward and E of the backward direction and R at both. A token is read where it is
+    written: on the diagonal W is 1, or DIAGONAL."""
+    t, s = o_c[:, None], o_c[None, :]
+    if FORWARD and BACKWARD:
+        b_x = tl.where(t > s, b_G[:, None] - b_G[None, :], b_E[None, :] - b_E[:, None])
+        reads = (r_G[:, None] <= s) & (r_E[None, :] < t)
+    elif FORWARD:
+        b_x = b_G[:, None] - b_G[None, :]
+        reads = (r_G[:, None] <= s) & (s <= t)
+    else:
+        b_x = b_E[None, :] - b_E[:, None]
+        reads = (r_E[None, :] < t) & (t <= s)
+    b_W = weight(b_x, ~reads)
+    return b_W if DIAGONAL == 1 else tl.where(t == s, DIAGONAL * 1.0, b_W)
 
 
 @triton.jit(do_not_specialize=ALIKE)
@@ -53,27 +48,26 @@ def outputs_kernel(
     p_q += i_r * q_b + first * q_l + i_h * q_h
     p_k += i_r * k_b + first * k_l + i_h * k_h
     p_v += i_r * v_b + first * v_l + i_h * v_h
-    p_G += (i_r * L + first) * H + i_h
-    p_back = p_G + UNTIED * tokens.to(tl.int64) * H
+    i_gate, untied = (i_r * L + first) * H + i_h, UNTIED * tokens.to(tl.int64) * H
+    p_G += i_gate
+    p_resets += i_gate
     p_o += ((i_r * L + first) * H + i_h) * V
     state = (H * K * V).to(tl.int64)  # from a boundary to the next
     p_S += i_slot * state + i_h * K * V
     b_q = tl.load(p_q + o_l[:, None] * q_l + o_k[None, :], m_l & m_k, 0.0)
     b_k = tl.load(p_k + o_l[:, None] * k_l + o_k[None, :], m_l & m_k, 0.0)
     b_v = tl.load(p_v + o_l[:, None] * v_l + o_v[None, :], m_l & m_v, 0.0)
-    b_G, b_E = gate(p_G, o_l, start, length, 0, H), gate(p_back, o_l, start, length, 1, H)
-    _, n_G, _ = resets_of(p_resets, o_c, 0, H)
-    resets, n_E, own = resets_of(p_resets, o_c, UNTIED, H)
-    n_E -= own
-    b_W = weights(b_G, b_E, n_G, n_E, o_c, FORWARD, BACKWARD, DIAGONAL)
+    b_G, r_G = gate(p_G, p_resets, o_l, start, length, 0, H)
+    b_E, r_E = gate(p_G + untied, p_resets + untied, o_l, start, length, 1, H)
+    b_W = weights(b_G, r_G, b_E, r_E, o_c, FORWARD, BACKWARD, DIAGONAL)
     b_o = product(product(b_q, tl.trans(b_k), DOT, PRECISION) * b_W, b_v, DOT, PRECISION)
     if FORWARD:
         b_S = tl.load(p_S + o_S, m_S, 0.0)
-        b_o += product(b_q, b_S, DOT, PRECISION) * weight(b_G, n_G)[:, None]
+        b_o += product(b_q, b_S, DOT, PRECISION) * weight(b_G, r_G >= 0)[:, None]
     if BACKWARD:
         b_S = tl.load(p_S + (FORWARD * slots + 1) * state + o_S, m_S, 0.0)
-        b_T = tl.load(p_back + (tl.minimum(start + BC, length) - 1) * H, start < length, 0.0)
-        b_o += product(b_q, b_S, DOT, PRECISION) * weight(b_T - b_E, resets & ~upto(o_c, 1, BC))[:, None]
+        b_T, r_T = whole(p_G + untied, p_resets + untied, start, length, H, BC)
+        b_o += product(b_q, b_S, DOT, PRECISION) * weight(b_T - b_E, r_T >= o_c)[:, None]
     # Padding within the row has an o of 0.
     inside = o_l < L if LENGTHS < 2 else o_l < length
     tl.store(p_o + o_l[:, None] * (H * V) + o_v[None, :], tl.where(m_l, b_o * scale, 0.0), inside[:, None] & m_v)
@@ -100,8 +94,9 @@ def gradients_kernel(
     p_q += i_r * q_b + first * q_l + i_h * q_h
     p_k += i_r * k_b + first * k_l + i_h * k_h
     p_v += i_r * v_b + first * v_l + i_h * v_h
-    p_G += (i_r * L + first) * H + i_h
-    p_back = p_G + UNTIED * tokens.to(tl.int64) * H
+    i_gate, untied = (i_r * L + first) * H + i_h, UNTIED * tokens.to(tl.int64) * H
+    p_G += i_gate
+    p_resets += i_gate
     i_o = (i_r * L + first) * H + i_h
     state = (H * K * V).to(tl.int64)  # from a boundary to the next
     i_S = i_slot * state + i_h * K * V
@@ -113,10 +108,9 @@ def gradients_kernel(
     b_k = tl.load(p_k + o_l[:, None] * k_l + o_k[None, :], m_l & m_k, 0.0)
     b_v = tl.load(p_v + o_l[:, None] * v_l + o_v[None, :], m_l & m_v, 0.0)
     b_do = tl.load(p_do + i_o * V + o_o, m_l & m_v, 0.0)
-    b_G, b_E = gate(p_G, o_l, start, length, 0, H), gate(p_back, o_l, start, length, 1, H)
-    _, n_G, _ = resets_of(p_resets, o_c, 0, H)
-    _, n_E, own = resets_of(p_resets, o_c, UNTIED, H)
-    b_W = weights(b_G, b_E, n_G, n_E - own, o_c, FORWARD, BACKWARD, DIAGONAL) * scale
+    b_G, r_G = gate(p_G, p_resets, o_l, start, length, 0, H)
+    b_E, r_E = gate(p_G + untied, p_resets + untied, o_l, start, length, 1, H)
+    b_W = weights(b_G, r_G, b_E, r_E, o_c, FORWARD, BACKWARD, DIAGONAL) * scale
     b_A = product(b_q, tl.trans(b_k), DOT, PRECISION) * b_W
     b_dA = product(b_do, tl.trans(b_v), DOT, PRECISION)
     b_dv = product(tl.trans(b_A), b_do, DOT, PRECISION)
@@ -132,12 +126,9 @@ def gradients_kernel(
     b_dg = tl.zeros([BC], tl.float32)
     for i in tl.static_range(FORWARD + BACKWARD):
         back = i + 1 - FORWARD
-        p_gates = p_G + i * UNTIED * tokens.to(tl.int64) * H
-        b_X = gate(p_gates, o_l, start, length, back, H)
-        b_T = tl.load(p_gates + (tl.minimum(start + BC, length) - 1) * H, start < length, 0.0)
-        resets, _, own = resets_of(p_resets, o_c, i * UNTIED, H)
-        before = upto(o_c, back, BC)
-        b_until, b_rest = weight(b_X, resets & before), weight(b_T - b_X, resets & ~before)
+        b_X, r_X = gate(p_G + i * untied, p_resets + i * untied, o_l, start, length, back, H)
+        b_T, r_T = whole(p_G + i * untied, p_resets + i * untied, start, length, H, BC)
+        b_until, b_rest = weight(b_X, r_X >= 0), weight(b_T - b_X, r_T > o_c - back)
         b_reads, b_leaves = tl.where(back == 1, b_rest, b_until), tl.where(back == 1, b_until, b_rest)
         b_dqS, b_dkS, b_dvS, b_through = across(
             p_S + (i * slots + back) * state, p_dS + (i * slots + 1 - back) * state, o_S, m_S, b_q, b_k, b_v, b_do,
@@ -150,10 +141,11 @@ def gradients_kernel(
         b_read += tl.where(back == 1, b_sum_back, b_sum)
         b_early, b_late = tl.where(back == 1, b_read, b_written), tl.where(back == 1, b_written, b_read)
         b_gated = tl.cumsum(b_early, 0) + tl.sum(b_late) - tl.cumsum(b_late, 0) + b_late - b_written
-        b_gated += tl.sum(b_through) * weight(b_T, resets)
-        b_gated = tl.where(own != 0, 0.0, b_gated)
+        b_gated += tl.sum(b_through) * weight(b_T, r_T >= 0)
+        _, r_own = gate(p_G + i * untied, p_resets + i * untied, o_l, start, length, 0, H)
+        b_gated = tl.where(r_own == o_c, 0.0, b_gated)
         if UNTIED:
-            tl.store(p_dg + i * tokens.to(tl.int64) * H + o_l * H, b_gated, o_l < length)
+            tl.store(p_dg + i * untied + o_l * H, b_gated, o_l < length)
         b_dg += b_gated
     if not UNTIED:
         tl.store(p_dg + o_l * H, b_dg, o_l < length)

@@ -40,13 +40,13 @@ def halves(
     b_Q = gates(p_back, o_l, start, length, 1 - BEFORE, width, o_k, m_k)
     b_E = gates(p_back, o_l, start, length, 1, width, o_k, m_k)
     # Resets between a token and the middle.
-    middle = upto(block * (2 * half) + half, 1, BC)
-    of_q = (upto(o_c, tl.where(second, BEFORE, 1 - BEFORE), BC) ^ middle)[:, None]
-    of_k = (upto(o_c, tl.where(second, 1, 0), BC) ^ middle)[:, None]
+    middle = upto(block * (2 * half) + half, 1)
+    of_q = (upto(o_c, tl.where(second, BEFORE, 1 - BEFORE)) ^ middle)[:, None]
+    of_k = (upto(o_c, tl.where(second, 1, 0)) ^ middle)[:, None]
     of_q &= tl.where(second[:, None], resets[None, :], resets_back[None, :])
     of_k &= tl.where(second[:, None], resets_back[None, :], resets[None, :])
-    b_fq = weight(tl.minimum(tl.where(second[:, None], b_R - b_M, b_N - b_Q), 0.0), of_q)
-    b_fk = weight(tl.minimum(tl.where(second[:, None], b_E - b_N, b_M - b_G), 0.0), of_k)
+    b_fq = weight(tl.minimum(tl.where(second[:, None], b_R - b_M, b_N - b_Q), 0.0), of_q != 0)
+    b_fk = weight(tl.minimum(tl.where(second[:, None], b_E - b_N, b_M - b_G), 0.0), of_k != 0)
     pairs = (block[:, None] == block[None, :]) & (second[:, None] != second[None, :])
     if not BACKWARD:
         pairs = pairs & second[:, None]
@@ -97,13 +97,14 @@ def outputs_kernel(
     if FORWARD:
         b_S = tl.load(p_S + o_S, m_S, 0.0)
         b_R = gates(p_G, o_l, start, length, BEFORE, width, o_k, m_k)
-        b_w = weight(b_R, resets[None, :] & upto(o_c, BEFORE, BC)[:, None])
+        b_w = weight(b_R, (resets[None, :] & upto(o_c, BEFORE)[:, None]) != 0)
         b_o += product(b_q * b_w, b_S, DOT, PRECISION)
     if BACKWARD:
         b_S = tl.load(p_S + (FORWARD * slots + 1) * state + o_S, m_S, 0.0)
         b_T = tl.load(p_back + (tl.minimum(start + BC, length) - 1) * width + o_k, m_k & (start < length), 0.0)
         b_Q = gates(p_back, o_l, start, length, 1 - BEFORE, width, o_k, m_k)
-        b_w = weight(b_T[None, :] - b_Q, resets_back[None, :] & ~upto(o_c, 1 - BEFORE, BC)[:, None])
+        between = resets_back[None, :] & ~upto(o_c, 1 - BEFORE)[:, None]
+        b_w = weight(b_T[None, :] - b_Q, between != 0)
         b_o += product(b_q * b_w, b_S, DOT, PRECISION)
     # Padding within the row has an o of 0.
     inside = o_l < L if LENGTHS < 2 else o_l < length
@@ -199,11 +200,11 @@ def gradients_kernel(
         b_Y = gates(p_gates, o_l, start, length, back, width, o_k, m_k)
         b_T = tl.load(p_gates + (tl.minimum(start + BC, length) - 1) * width + o_k, m_k & (start < length), 0.0)
         between = tl.where(back == 1, resets_back, resets)
-        before_q, before_k = upto(o_c, tl.where(back == 1, 1 - BEFORE, BEFORE), BC), upto(o_c, back, BC)
+        before_q, before_k = upto(o_c, tl.where(back == 1, 1 - BEFORE, BEFORE)), upto(o_c, back)
         of_q = between[None, :] & tl.where(back == 1, ~before_q, before_q)[:, None]
         of_k = between[None, :] & tl.where(back == 1, before_k, ~before_k)[:, None]
-        b_reads = weight(tl.where(back == 1, b_T[None, :] - b_X, b_X), of_q) * scale
-        b_leaves = weight(tl.where(back == 1, b_Y, b_T[None, :] - b_Y), of_k)
+        b_reads = weight(tl.where(back == 1, b_T[None, :] - b_X, b_X), of_q != 0) * scale
+        b_leaves = weight(tl.where(back == 1, b_Y, b_T[None, :] - b_Y), of_k != 0)
         b_dqS, b_dkS, b_dvS, b_through = across(
             p_S + (i * slots + back) * state, p_dS + (i * slots + 1 - back) * state, o_S, m_S, b_q, b_k, b_v, b_do,
             b_reads, b_leaves, DOT, PRECISION,
@@ -214,13 +215,13 @@ def gradients_kernel(
         read, written = tl.where(back == 1, until_back, until), tl.where(back == 1, since_back, since)
         b_gated = product(tl.where(read, 1.0, 0.0), b_q * b_dqS, DOT, PRECISION)
         b_gated += product(tl.where(written, 1.0, 0.0), b_k * b_dkS, DOT, PRECISION)
-        b_gated += (b_through * weight(b_T, between))[None, :]
+        b_gated += (b_through * weight(b_T, between != 0))[None, :]
         if UNTIED:
             b_dg += tl.where(back == 1, 0.0, b_gated)
             b_dg_back += tl.where(back == 1, b_gated, 0.0)
         else:
             b_dg += b_gated
-    own_bit = (upto(o_c, 0, BC) ^ upto(o_c, 1, BC))[:, None]
+    own_bit = (upto(o_c, 0) ^ upto(o_c, 1))[:, None]
     tl.store(p_dg + o_q, tl.where((own_bit & resets[None, :]) != 0, 0.0, b_dg), m_q)
     if UNTIED:
         b_dg_back = tl.where((own_bit & resets_back[None, :]) != 0, 0.0, b_dg_back)

@@ -85,14 +85,15 @@ class _Plan:
         W = self.H * (self.K if self.each else 1)
         G = torch.empty(g.shape, dtype=torch.float32, device=g.device)
         directions = g.numel() // (self.tokens * W)
-        bits = torch.int64 if self.chunk > 32 else torch.int32
-        resets = torch.empty(directions, self.rows, self.chunks, W, dtype=bits, device=g.device)
+        shape = (directions, self.rows, self.chunks, W) if self.each else g.shape
+        resets = torch.empty(shape, dtype=torch.int32, device=g.device)
+        self.spans = None if self.each else torch.empty(2, *g.shape, dtype=torch.float32, device=g.device)
         block = min(GATES, 1 << (W - 1).bit_length())
         _gate_sums(
             directions * self.rows * self.chunks * -(-W // block),
-            {"p_g": g, "p_G": G, "p_resets": resets, "p_lengths": self.lengths},
+            {"p_g": g, "p_G": G, "p_resets": resets, "p_spans": self.spans, "p_lengths": self.lengths},
             {"L": self.L, "rows": self.rows, "chunks": self.chunks, "tokens": self.tokens, "W": W},
-            {"FLOOR": FLOOR, "LENGTHS": self.told["LENGTHS"], "BC": self.chunk, "BW": block},
+            {"FLOOR": FLOOR, "LENGTHS": self.told["LENGTHS"], "EACH": self.each, "BC": self.chunk, "BW": block},
         )
         return G, resets
 
@@ -106,8 +107,8 @@ class _Plan:
         _states(
             self.directions * self.rows * self.H * -(-self.K // bk) * -(-self.V // bv),
             {
-                "p_k": k, "p_v": v, "p_G": self.G, "p_resets": self.resets, "p_lengths": self.lengths,
-                "p_start": start, "p_S": S, "p_end": end,
+                "p_k": k, "p_v": v, "p_G": self.G, "p_resets": self.resets, "p_spans": self.spans,
+                "p_lengths": self.lengths, "p_start": start, "p_S": S, "p_end": end,
             },
             {
                 "rows": self.rows, "chunks": self.chunks, **self.counts, **self.sizes, **_strides("k", k),
