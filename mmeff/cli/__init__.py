@@ -21,6 +21,7 @@ mmeff: efficient backbones for images, audio and text
 
   mmeff fit -c RECIPE.yaml            train, then test the best checkpoint
   mmeff validate|test -c RECIPE.yaml --ckpt_path best|last|FILE
+                                      test --all: on every example of the data, as of a file that was held back
   mmeff predict --ckpt RUN FILE...    label your own images or sounds, or folders of them; text: -t "..." or a .txt
                                       of lines; --out FILE.csv or FILE.json keeps all probabilities
   mmeff list [WHAT]                   recipes, backbones, mixers, tokenizers, data

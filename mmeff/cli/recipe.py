@@ -11,7 +11,7 @@ from mmeff.cli.yaml_text import load, read_yaml
 from mmeff.errors import InputError
 
 #: Words of a command that are not about its recipe.
-OTHER = ("print_config", "help", "h")
+OTHER = ("print_config", "help", "h", "all")
 
 #: What names a class or function: words with full stops between them.
 CLASS = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+")

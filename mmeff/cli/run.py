@@ -14,6 +14,7 @@ from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint, RichProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 
+from mmeff.checkpoint import find, read
 from mmeff.cli.baseline import compare_with_baselines
 from mmeff.cli.curves import loggers
 from mmeff.cli.folder import run_folder
@@ -25,6 +26,7 @@ from mmeff.cli.trainer import check_processes, check_seed, check_values
 from mmeff.cli.yaml_text import dump
 from mmeff.data import ClassificationData, collate
 from mmeff.errors import InputError, Interrupted, as_input_error, interrupted_by
+from mmeff.spec import DataSpec
 from mmeff.tasks import Classification
 from mmeff.tasks.distributed import allow_unused_parameters, leave_group, say
 from mmeff.tasks.interrupt import StopOnInterrupt, handlers_kept
@@ -39,7 +41,14 @@ from mmeff.tasks.safety import (
 
 
 class Cli(LightningCLI):
-    """LightningCLI whose model knows its classes, and its recipe, before a Trainer sees it."""
+    """LightningCLI whose model knows its classes, and its recipe, before a Trainer sees it.
+
+    everything  the test is of all examples, not of the test split
+    """
+
+    def __init__(self, everything: bool = False, **arguments: Any) -> None:
+        self.everything = everything
+        super().__init__(**arguments)
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         with as_input_error():
@@ -67,6 +76,9 @@ class Cli(LightningCLI):
         assert isinstance(self.model, Classification) and isinstance(self.datamodule, ClassificationData)
         self.model.recipe = self.described()
         allow_unused_parameters(self.trainer, self.model)
+        if self.everything:
+            config, _ = read(find(self.config_init["test"].ckpt_path))
+            self.datamodule.test_all(DataSpec.from_dicts(config["specs"]))
         self.datamodule.setup(self.subcommand)
         # A checkpoint brings what the tokenizers learnt.
         new = self.subcommand == "fit" and self.config_init["fit"].ckpt_path is None
@@ -93,6 +105,12 @@ def main(words: list[str]) -> int:
         Cli(**cli_arguments(command, []), args=[command, "--help"])
     if not {"model", "data"} <= set(recipe):
         raise InputError("give a recipe: mmeff fit -c recipes/vision/digits.yaml (`mmeff list recipes`)")
+    everything = "--all" in flags
+    if everything and (command != "test" or not recipe.get("ckpt_path")):
+        raise InputError(
+            "--all takes every example of the data for the test: mmeff test -c RECIPE --ckpt_path best --all"
+        )
+    flags = [flag for flag in flags if flag != "--all"]
     quiet()
     trainer = recipe["trainer"] = recipe.get("trainer") or {}
     given = trainer.get("default_root_dir")
@@ -100,18 +118,18 @@ def main(words: list[str]) -> int:
     # Neither writes: a test run of a step, and the recipe itself in print.
     dry = bool(trainer.get("fast_dev_run")) or any(flag.startswith("--print_config") for flag in flags)
     with run_folder(command, run, recipe.get("ckpt_path"), bool(given), dry) as (run, recipe["ckpt_path"]):
-        execute(command, recipe, flags, run, dry)
+        execute(command, recipe, flags, run, dry, everything)
     leave_group()
     return 0
 
 
-def execute(command: str, recipe: Recipe, flags: list[str], run: Path, dry: bool) -> None:
+def execute(command: str, recipe: Recipe, flags: list[str], run: Path, dry: bool, everything: bool) -> None:
     set_defaults(recipe, command, run)
     text = dump(recipe)
     callbacks = run_callbacks(run, command, recipe["trainer"])
     try:
         with handlers_kept(), restoring(recipe.get("ckpt_path")):
-            cli = Cli(**cli_arguments(command, callbacks), args=[command, "--config", text, *flags])
+            cli = Cli(everything, **cli_arguments(command, callbacks), args=[command, "--config", text, *flags])
         if command == "fit" and not dry:
             try:
                 with handlers_kept():

@@ -14,7 +14,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from mmeff.data.examples import Examples
 from mmeff.data.loader import ResumableLoader, Signals
 from mmeff.data.raw import read_raw
-from mmeff.data.splits import AsGiven, SplitRule, class_names
+from mmeff.data.splits import AllTest, AsGiven, SplitRule
 from mmeff.errors import InputError, whole
 from mmeff.spec import DataSpec
 
@@ -48,6 +48,7 @@ class ClassificationData(LightningDataModule, ABC):
         if not isinstance(seed, int) or seed < 0:
             raise InputError(f"the seed of the data is {seed}; it must be 0 or more")
         self.num_workers, self.seed = num_workers, seed
+        self.split: SplitRule | None = None
         self.parts: dict[str, Part] = {}
         self.specs: dict[str, DataSpec] = {}
         self._loaders: list[ResumableLoader] = []
@@ -62,6 +63,13 @@ class ClassificationData(LightningDataModule, ABC):
         if not self.parts:
             self.parts = self.load()
             self.specs = {key: part.spec for key, part in self.parts.items()}
+
+    def test_all(self, specs: dict[str, DataSpec]) -> None:
+        """To be called before `setup`: every example is a test of the model that these specs are of."""
+        if len(specs) != 1:
+            raise InputError(f"the model was trained on {', '.join(specs)}, and the data is of one of them")
+        (spec,) = specs.values()
+        self.split = AllTest(spec.classes)
 
     def teardown(self, stage: str | None = None) -> None:
         while self._loaders:
@@ -173,8 +181,9 @@ def make_part(
     if len(examples) == 0:
         raise InputError("the source has no examples")
     whole(1, batch_size=batch_size)
-    division = (split or AsGiven()).divide(examples)
-    classes = class_names(examples, division)
+    rule = split or AsGiven()
+    division = rule.divide(examples)
+    classes = rule.classes(examples, division)
     number = {name: k for k, name in enumerate(classes)}
     multilabel = not isinstance(examples.labels[0], str)
     spec = DataSpec(modality, classes, multilabel, preprocessing)

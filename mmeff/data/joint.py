@@ -4,6 +4,7 @@ from dataclasses import replace
 
 from mmeff.data.base import ClassificationData, Part
 from mmeff.errors import InputError, whole
+from mmeff.spec import DataSpec
 
 
 class JointData(ClassificationData):
@@ -41,12 +42,19 @@ class JointData(ClassificationData):
             whole(1, **{f"passes of {name!r}": count})
         self.modules, self.passes = dict(parts), dict(passes or {})
 
+    def test_all(self, specs: dict[str, DataSpec]) -> None:
+        if set(specs) != set(self.modules):
+            raise InputError(f"the model was trained on {', '.join(specs)}, the data is {', '.join(self.modules)}")
+        for name, data in self.modules.items():
+            data.test_all({name: specs[name]})
+
     def load(self) -> dict[str, Part]:
         parts = {}
         for name, data in self.modules.items():
             data.setup()
             (part,) = data.parts.values()
             splits = {split: replace(signals, key=name) for split, signals in part.splits.items()}
-            splits["train"] = replace(splits["train"], passes=self.passes.get(name, 1))
+            if "train" in splits:
+                splits["train"] = replace(splits["train"], passes=self.passes.get(name, 1))
             parts[name] = Part(part.spec, splits)
         return parts

@@ -1,5 +1,6 @@
 """Which examples are trained on, which choose the model, which judge it."""
 
+import difflib
 import random
 import warnings
 from abc import ABC, abstractmethod
@@ -18,6 +19,10 @@ class SplitRule(ABC):
     @abstractmethod
     def divide(self, examples: Examples) -> Division:
         """{"train": indices, "val": indices, "test": indices}, disjoint, ascending. InputError if a split is empty."""
+
+    def classes(self, examples: Examples, division: Division) -> tuple[str, ...]:
+        """The names of the classes, by their numbers: of train, in natural order."""
+        return class_names(examples, division)
 
 
 class AsGiven(SplitRule):
@@ -109,6 +114,29 @@ class ByGroup(SplitRule):
                     waiting.remove(group)
         parts["train"] = [i for group in waiting for i in members[group]]
         return {name: sorted(rows) for name, rows in parts.items()}
+
+
+class AllTest(SplitRule):
+    """Every example judges a model that was trained elsewhere, whatever split the source names.
+
+    Args:
+        known: The model's classes.
+    """
+
+    def __init__(self, known: tuple[str, ...]):
+        self.known = known
+
+    def divide(self, examples: Examples) -> Division:
+        return {"train": [], "val": [], "test": list(range(len(examples)))}
+
+    def classes(self, examples: Examples, division: Division) -> tuple[str, ...]:
+        for name, label in zip(examples.ids, examples.labels, strict=True):
+            for one in _labels_of(label):
+                if one not in self.known:
+                    near = difflib.get_close_matches(one, self.known, 1)
+                    hint = f"did you mean {near[0]!r}?" if near else f"it has {', '.join(self.known[:10])}"
+                    raise InputError(f"label {one!r} of {name} is no class of the model: {hint}")
+        return self.known
 
 
 def class_names(examples: Examples, division: Division) -> tuple[str, ...]:

@@ -111,3 +111,25 @@ def test_measuring_the_time_ahead_changes_nothing_of_the_run(tmp_path, monkeypat
             losses[name] = [row["train/loss"] for row in csv.DictReader(file) if row["train/loss"]]
     assert len(losses["not"]) == 2 and losses["measured"] == losses["not"]
     assert capsys.readouterr().out.count("per epoch") == 1
+
+
+@pytest.mark.parametrize("kind", ["image", "text"])
+def test_all_of_a_file_or_folder_that_was_held_back_is_tested(kind, fit, fails, trained, photos, table, capsys):
+    """Not a tenth of it, and by the classes of the model, of which a small file may lack some."""
+    held = photos(Path("held"), ("dog",), n=7) if kind == "image" else Path("held.csv")
+    if kind == "text":
+        held.write_text("text,label\n" + "".join(f"line {i},good\n" for i in range(7)))
+    words = ["test", *fit(kind, held, "--ckpt_path", str(trained[kind]))[1:], "--all"]
+    assert main(words) == 0
+    out = capsys.readouterr().out
+    assert "7 examples, 2 classes, 0 train / 0 val / 7 test" in out
+    with (trained[kind].parent / "predictions.csv").open(newline="") as file:
+        assert len(list(csv.DictReader(file))) == 7
+    if kind == "image":
+        photos(held, ("dogs",), n=1)
+    else:
+        held.write_text(held.read_text() + "one more,goood\n")
+    name, near = ("dogs", "dog") if kind == "image" else ("goood", "good")
+    fails(words, f"label {name!r} of ", "is no class of the model", f"did you mean {near!r}?")
+    fails([*words[:-3], "--all"], "mmeff test -c RECIPE --ckpt_path best --all")
+    fails(["fit", *words[1:]], "mmeff test -c RECIPE --ckpt_path best --all")
