@@ -1,10 +1,11 @@
 """What a user is told: errors with a message of one line."""
 
+import difflib
 import os
 import re
 import signal
 from argparse import ArgumentError
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from numbers import Integral, Real
 from typing import Any
@@ -53,6 +54,13 @@ def within(interval: str, **options: Any) -> None:
             if not inside or (entry == low and interval[0] == "(") or (entry == high and interval[-1] == ")"):
                 each = "each entry must be" if isinstance(value, list | tuple) else "it must be"
                 raise InputError(f"{name} is {value!r}; {each} in {interval}")
+
+
+def meant(given: str, choices: Sequence[str]) -> str:
+    """What to say of a name that is none of the choices: the nearest of them, or the first."""
+    near = difflib.get_close_matches(given, choices, 1)
+    more = ", ..." if len(choices) > 10 else ""
+    return f"did you mean {near[0]!r}?" if near else f"choose one of {', '.join(choices[:10])}{more}"
 
 
 def _is(kind: type, value: Any) -> bool:

@@ -167,7 +167,7 @@ USES: dict[Any, Callable[..., Tensor]] = {
     (backbones.Backbone, backbones.Block): use_backbone,
     (heads.Pool, heads.Head): use_head,
     tasks.Mix: use_mix,
-    tasks.AdamWCosine: use_optimizer,
+    tasks.OptimizerConfig: use_optimizer,
     tasks.Classification: use_task,
     data.ClassificationData: use_data,
     data.SplitRule: use_split,

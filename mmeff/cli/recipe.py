@@ -13,6 +13,13 @@ from mmeff.errors import InputError
 #: Words of a command that are not about its recipe.
 OTHER = ("print_config", "help", "h", "all")
 
+#: Of several classes each; one alone may be given by its short name.
+LISTS = ("trainer.callbacks", "trainer.logger", "trainer.plugins")
+SHORT = re.compile(r"(?!(True|False|None|Null)$)[A-Z]\w*")
+
+#: A name, with or without the modules that it is in.
+NAME = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*")
+
 #: What names a class or function: words with full stops between them.
 CLASS = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+")
 
@@ -43,6 +50,8 @@ def compose(words: list[str], quick: bool = False) -> tuple[Recipe, list[str], l
         key = word.lstrip("-")
         if has_value and not equals:
             value = queue.pop(0)
+        if key == "model.optimizer" and NAME.fullmatch(value) and not value.endswith((".yaml", ".yml")):
+            key = "model.optimizer.name"
         if word in ("-c", "--config"):
             if not has_value:
                 raise InputError("-c needs the path of a recipe")
@@ -55,6 +64,9 @@ def compose(words: list[str], quick: bool = False) -> tuple[Recipe, list[str], l
             rest += [word, value] if has_value else [word]
         elif key.endswith("+"):
             append(recipe, key[:-1], value, quick)
+        elif key in LISTS and SHORT.fullmatch(value):
+            set_value(recipe, key, [])
+            append(recipe, key, value, quick)
         else:
             hint = Any if quick else values.hint_of(recipe, key)
             if value.endswith((".yaml", ".yml")) and (Path(value).is_file() if quick else values.takes_a_file(hint)):

@@ -223,7 +223,7 @@ def finish(cli: Cli, run: Path) -> None:
         trainer.loggers = []
         trainer.callbacks = [EpochLines(), TestReport(run)]  # pyright: ignore[reportAttributeAccessIssue]
         trainer.test(model, datamodule=data, verbose=False)
-        if trainer.is_global_zero and trainer.limit_test_batches == 1.0:
+        if trainer.is_global_zero and repr(trainer.limit_test_batches) == "1.0":  # 1 is one batch
             print(*compare_with_baselines(data, trainer.callback_metrics), sep="\n", flush=True)
     if not any(run.glob("*.ckpt")):
         return

@@ -9,6 +9,7 @@ from typing import Any
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.pytorch import Trainer
 from lightning.pytorch.accelerators import CPUAccelerator
+from lightning.pytorch.callbacks import BatchSizeFinder
 from lightning.pytorch.strategies import DDPStrategy
 
 from mmeff.errors import InputError
@@ -42,6 +43,12 @@ def check_values(options: Any) -> None:
     if isinstance(interval, int | float) and not interval > 0:
         raise InputError(
             f"trainer.val_check_interval is {interval}; it must be above 0: limit_val_batches 0 turns it off"
+        )
+    callbacks = options.get("callbacks")
+    if any(isinstance(c, BatchSizeFinder) for c in (callbacks if isinstance(callbacks, list) else [callbacks])):
+        raise InputError(
+            "BatchSizeFinder cannot change the batches of data that is read already: try sizes with --data.batch_size, "
+            "--trainer.max_steps 20 and --trainer.limit_val_batches 1"
         )
     if options.get("profiler") == "xla" and importlib.util.find_spec("torch_xla") is None:
         raise InputError("trainer.profiler is xla, and torch_xla is not installed: simple, advanced and pytorch are")

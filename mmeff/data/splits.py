@@ -1,6 +1,5 @@
 """Which examples are trained on, which choose the model, which judge it."""
 
-import difflib
 import random
 import warnings
 from abc import ABC, abstractmethod
@@ -8,7 +7,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 
 from mmeff.data.examples import Examples
-from mmeff.errors import InputError, within
+from mmeff.errors import InputError, meant, within
 
 Division = dict[str, list[int]]
 
@@ -133,9 +132,7 @@ class AllTest(SplitRule):
         for name, label in zip(examples.ids, examples.labels, strict=True):
             for one in _labels_of(label):
                 if one not in self.known:
-                    near = difflib.get_close_matches(one, self.known, 1)
-                    hint = f"did you mean {near[0]!r}?" if near else f"it has {', '.join(self.known[:10])}"
-                    raise InputError(f"label {one!r} of {name} is no class of the model: {hint}")
+                    raise InputError(f"label {one!r} of {name} is no class of the model: {meant(one, self.known)}")
         return self.known
 
 

@@ -2,6 +2,8 @@
 
 from mmeff.tasks.classify import Classification, Classify, JointClassify
 from mmeff.tasks.mix import Mix
-from mmeff.tasks.optim import AdamWCosine
+from mmeff.tasks.optim import OptimizerConfig
 
-__all__ = ["AdamWCosine", "Classification", "Classify", "JointClassify", "Mix"]
+AdamWCosine = OptimizerConfig  # its name when it knew no other optimizer
+
+__all__ = ["Classification", "Classify", "JointClassify", "Mix", "OptimizerConfig"]

@@ -3,6 +3,7 @@
 import math
 from abc import ABC
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, overload
 
@@ -12,6 +13,7 @@ from lightning.pytorch import LightningModule
 from lightning.pytorch.plugins import MixedPrecision
 from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor, nn
+from torch.optim.lr_scheduler import ReduceLROnPlateau
 from torchmetrics import MetricCollection
 from torchmetrics.classification import (
     MulticlassAccuracy,
@@ -26,7 +28,7 @@ from mmeff.heads import Head, MeanPool, Pool
 from mmeff.init import init_weights
 from mmeff.spec import DataSpec
 from mmeff.tasks.mix import Mix
-from mmeff.tasks.optim import AdamWCosine
+from mmeff.tasks.optim import OptimizerConfig
 from mmeff.tasks.restored import check_keys, check_optimizer, check_training
 from mmeff.tokenizers import Tokenizer
 from mmeff.tokenizers.text import TextTokenizer
@@ -52,7 +54,7 @@ class Classification(LightningModule, ABC):
         dropout: float,
         smoothing: float,
         mix: Mix | None,
-        optimizer: AdamWCosine,
+        optimizer: OptimizerConfig,
     ):
         super().__init__()
         within("[0, 1)", dropout=dropout, smoothing=smoothing)
@@ -215,7 +217,27 @@ class Classification(LightningModule, ABC):
             )
         autocast = isinstance(self.trainer.precision_plugin, MixedPrecision)
         optimizer, schedule = self.optimizer_config.build(layers, int(steps), autocast)
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+        times: dict[str, Any] = {"scheduler": schedule, "interval": "step"}
+        if isinstance(schedule, ReduceLROnPlateau):
+            times |= {"interval": "epoch", "monitor": "val/loss"}
+        return {"optimizer": optimizer, "lr_scheduler": times}
+
+    @property
+    def lr(self) -> float:
+        """The peak learning rate; Lightning's LearningRateFinder sets it when the optimizer is made already."""
+        return self.optimizer_config.lr
+
+    @lr.setter
+    def lr(self, value: float) -> None:
+        factor = value / self.lr
+        self.optimizer_config = replace(self.optimizer_config, lr=value)
+        if self.recipe is not None:
+            self.recipe.setdefault("init_args", {}).setdefault("optimizer", {})["lr"] = value
+        for config in self.trainer.lr_scheduler_configs if self._trainer is not None else []:
+            config.scheduler.base_lrs = [rate * factor for rate in config.scheduler.base_lrs]
+            for group in config.scheduler.optimizer.param_groups:
+                group["initial_lr"] *= factor
+        rank_zero_only(print)(f"the peak learning rate is {value:.3g} now")
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         specs = {name: spec.to_dict() for name, spec in self.specs.items()}
@@ -248,7 +270,7 @@ class Classify(Classification):
         dropout: float = 0.0,
         smoothing: float = 0.0,
         mix: Mix | None = None,
-        optimizer: AdamWCosine = AdamWCosine(),  # noqa: B008 (a frozen default, shown by --print_config)
+        optimizer: OptimizerConfig = OptimizerConfig(),  # noqa: B008 (a frozen default, shown by --print_config)
     ):
         """
         Args:
@@ -258,7 +280,7 @@ class Classify(Classification):
             dropout: on that vector, before the last linear map.
             smoothing: label smoothing.
             mix: mixup and CutMix.
-            optimizer: AdamW and its learning rate over the run.
+            optimizer: the optimizer and its learning rate over the run.
         """
         built = tokenizer(backbone.in_dim)
         super().__init__({built.modality: built}, backbone, pool, dropout, smoothing, mix, optimizer)
@@ -275,7 +297,7 @@ class JointClassify(Classification):
         dropout: float = 0.0,
         smoothing: float = 0.0,
         mix: Mix | None = None,
-        optimizer: AdamWCosine = AdamWCosine(),  # noqa: B008
+        optimizer: OptimizerConfig = OptimizerConfig(),  # noqa: B008
     ):
         """
         Args:
@@ -285,7 +307,7 @@ class JointClassify(Classification):
             dropout: on that vector, before the last linear map.
             smoothing: label smoothing.
             mix: mixup and CutMix of images and sounds.
-            optimizer: AdamW and its learning rate over the run.
+            optimizer: the optimizer and its learning rate over the run.
         """
         built = {name: make(backbone.in_dim) for name, make in tokenizers.items()}
         super().__init__(built, backbone, pool, dropout, smoothing, mix, optimizer)

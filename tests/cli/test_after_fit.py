@@ -133,3 +133,35 @@ def test_all_of_a_file_or_folder_that_was_held_back_is_tested(kind, fit, fails, 
     fails(words, f"label {name!r} of ", "is no class of the model", f"did you mean {near!r}?")
     fails([*words[:-3], "--all"], "mmeff test -c RECIPE --ckpt_path best --all")
     fails(["fit", *words[1:]], "mmeff test -c RECIPE --ckpt_path best --all")
+
+
+def test_a_learning_rate_that_was_found_trains_as_one_that_was_given(fit, photos, fails, capsys):
+    """Bit for bit: weights, random numbers and place in the data are those of the start, and the warm-up too."""
+    words = fit(
+        "image", photos(Path("photos"), n=40), "--trainer.limit_train_batches", "1.0", "--trainer.logger", "true"
+    )
+    assert main([*words, "--trainer.callbacks=LearningRateFinder", "--trainer.callbacks.num_training_steps=15"]) == 0
+    (said,) = re.findall(r"the peak learning rate is (\S+) now", capsys.readouterr().out)
+    stored = torch.load("runs/run/last.ckpt", weights_only=True)
+    lr = stored["mmeff"]["model"]["init_args"]["optimizer"]["lr"]
+    assert float(said) == pytest.approx(lr, rel=5e-3) and lr != 1e-3
+    assert main([*words, "--model.optimizer.lr", repr(lr)]) == 0
+    (given,) = Path("runs").glob("run-2/last.ckpt")
+    for key, value in torch.load(given, weights_only=True)["state_dict"].items():
+        assert torch.equal(value, stored["state_dict"][key]), key
+    fails([*words, "--trainer.callbacks=BatchSizeFinder"], "--data.batch_size")
+
+
+def test_any_optimizer_from_the_command_line_goes_on_where_it_stopped(fit, photos, capsys):
+    words = fit("image", photos(Path("photos")), "--model.optimizer", "torch.optim.SGD", "--trainer.max_epochs", "2")
+    words += ["--model.optimizer.schedule", "CosineAnnealingLR", "--model.optimizer.options.momentum", "0.5"]
+    assert main(words) == 0
+    whole = torch.load("runs/run/last.ckpt", weights_only=True)
+    assert whole["optimizer_states"][0]["param_groups"][0]["momentum"] == 0.5
+    stopped = [*words, "--trainer.default_root_dir", "runs/other"]
+    assert main([*stopped, "--trainer.max_epochs", "1"]) == 0
+    assert main([*stopped, "--ckpt_path", "last"]) == 0
+    again = torch.load("runs/other/last.ckpt", weights_only=True)
+    assert again["global_step"] == whole["global_step"]
+    assert again["optimizer_states"][0]["state"].keys() == whole["optimizer_states"][0]["state"].keys()
+    assert main(["predict", "--ckpt", "runs/run", "photos/cat/0.png"]) == 0

@@ -185,7 +185,10 @@ def test_texts_that_are_cut_are_counted(fit, trained, capsys):
             ["--model.backbone.mixer.heads", "3"],
             ["unknown key 'heads' in model.backbone.mixer (Attention)", "'head_dim'"],
         ),
-        (["--model.optimizer.lrr", "1"], ["unknown key 'lrr' in model.optimizer (AdamWCosine)", "did you mean 'lr'?"]),
+        (
+            ["--model.optimizer.lrr", "1"],
+            ["unknown key 'lrr' in model.optimizer (OptimizerConfig)", "did you mean 'lr'?"],
+        ),
         (
             ["--data.augment.flop", "true"],
             ["unknown key 'flop' in data.augment (ImageAugment)", "did you mean 'flip'?"],
