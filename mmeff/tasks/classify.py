@@ -253,6 +253,12 @@ class Classification(LightningModule, ABC):
         check_keys(checkpoint["state_dict"], self.state_dict())
         if self._trainer is not None and self._trainer.state.fn == "fit":
             check_training(checkpoint)
+            before, now = optimizer_of(stored["model"]), optimizer_of(self.recipe)
+            changed = [key for key in ("lr", "weight_decay", "layer_decay") if before.get(key) != now.get(key)]
+            if changed:
+                rank_zero_only(print)(
+                    f"the optimizer goes on with the checkpoint's {', '.join(changed)}: other values want a new run"
+                )
 
     def on_train_start(self) -> None:
         for optimizer in self.trainer.optimizers:
@@ -311,6 +317,13 @@ class JointClassify(Classification):
         """
         built = {name: make(backbone.in_dim) for name, make in tokenizers.items()}
         super().__init__(built, backbone, pool, dropout, smoothing, mix, optimizer)
+
+
+def optimizer_of(recipe: Any) -> dict[str, Any]:
+    """The optimizer's part of a recipe; nothing where it has none."""
+    for key in ("init_args", "optimizer"):
+        recipe = recipe.get(key) if isinstance(recipe, dict) else None
+    return recipe if isinstance(recipe, dict) else {}
 
 
 def metrics(spec: DataSpec) -> MetricCollection:

@@ -160,7 +160,9 @@ def test_any_optimizer_from_the_command_line_goes_on_where_it_stopped(fit, photo
     assert whole["optimizer_states"][0]["param_groups"][0]["momentum"] == 0.5
     stopped = [*words, "--trainer.default_root_dir", "runs/other"]
     assert main([*stopped, "--trainer.max_epochs", "1"]) == 0
-    assert main([*stopped, "--ckpt_path", "last"]) == 0
+    capsys.readouterr()
+    assert main([*stopped, "--ckpt_path", "last", "--model.optimizer.lr", "0.5"]) == 0
+    assert "the optimizer goes on with the checkpoint's lr: other values want a new run" in capsys.readouterr().out
     again = torch.load("runs/other/last.ckpt", weights_only=True)
     assert again["global_step"] == whole["global_step"]
     assert again["optimizer_states"][0]["state"].keys() == whole["optimizer_states"][0]["state"].keys()

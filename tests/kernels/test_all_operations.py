@@ -11,7 +11,7 @@ from mmeff_kernels.decay import decay_attention
 from mmeff_kernels.full_sum import full_sum, full_sum_qkvpacked
 from mmeff_kernels.layer_norm import add_layer_norm, layer_norm
 from mmeff_kernels.scan2d import cross_scan, line_scan, separable_scan, wavefront_scan
-from mmeff_kernels.selective_scan import selective_scan, selective_scan_routes
+from mmeff_kernels.selective_scan import selective_scan, selective_scan_routes, selective_scan_step
 from mmeff_kernels.short_conv import short_conv
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
@@ -114,6 +114,9 @@ def test_a_state_passes_through_no_tokens() -> None:
     state = draw(2, D, N)
     _, last = selective_scan(*scanned(2, 0), initial_state=state, return_final_state=True)
     assert torch.equal(last, state)
+    x, dt, A, B, C, D_ = scanned(0, 1)
+    y, last = selective_scan_step(draw(0, D, N), x[:, 0], dt[:, 0], A, B[:, 0], C[:, 0], D_)
+    assert y.shape == (0, D) and last.shape == (0, D, N)
     state = draw(2, 2, 4, 4)
     q, k, v = heads(2, 0)
     _, final = decay_attention(q, k, v, gates(2, 0, 2), initial_state=state, output_final_state=True)

@@ -226,3 +226,11 @@ def test_routes_need_no_copies() -> None:
     given = bench.inputs(shape, torch.device(DEVICE))
     size = given[0].nbytes / 2**20
     assert peak_mib(bench.passes(bench.in_place, given, (56, 56))[1]) <= 12.5 * size
+
+
+@pytest.mark.parametrize("sizes", [None, [[2, 3], [3, 2]]])
+def test_b_of_each_route_without_its_axis_of_groups_is_refused_by_name(sizes: list[list[int]] | None) -> None:
+    x, A = torch.randn(2, 12, 4), -torch.rand(4, 5)
+    B = torch.randn(4, 2, 12, 5)  # (K, B, L, N): of K routes it is (K, B, L, G, N)
+    with pytest.raises(ValueError, match="B"):
+        cross_scan(x, x.abs(), A, B, B, grid=(3, 4), grid_sizes=None if sizes is None else torch.tensor(sizes))

@@ -54,7 +54,8 @@ def decay_attention(
     initial_state  (B, H, K, V): what the first token meets, in "backward" the last; (2, B, H, K, V) for "both". With
                 cu_seqlens one for each sequence in place of each row
     output_final_state  also return the state after the last token met
-    lengths     (B,) real tokens a row; what lies after them is never read, and its o is 0
+    lengths     (B,) real tokens a row; what lies after them is never read, and its o is 0. Their values are checked
+                on the CPU alone: to look at them on another device would wait for it
     cu_seqlens  (S + 1,) integers: S sequences lie one after the other in the one row of q (1, L, H, K), sequence s from
                 cu_seqlens[s] to cu_seqlens[s + 1] - 1
     impl        "triton": kernels on CUDA. "torch": chunks as matrix products. "reference": the loop over tokens.

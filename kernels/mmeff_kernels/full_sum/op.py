@@ -41,7 +41,8 @@ def full_sum(
                 identity
     scale       of the numerator
     eps         keeps a quotient finite where every feature of q or of all k is 0
-    lengths     (B,) real tokens a row; what lies after them is never read, and its o is 0
+    lengths     (B,) real tokens a row; what lies after them is never read, and its o is 0. Their values are checked
+                on the CPU alone: to look at them on another device would wait for it
     cu_seqlens  (S + 1,) integers: S sequences lie one after the other in the one row of q (1, L, H, K), sequence s from
                 cu_seqlens[s] to cu_seqlens[s + 1] - 1; each, empty or not, is summed alone
     impl        "triton": fused kernels on CUDA. "torch": matrix products. "reference": the L x L weights. "auto":

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from ..selective_scan import selective_scan_routes
-from ..selective_scan.checks import Impl
+from ..selective_scan.checks import Impl, check
 from ..stacked import expanded
 from .orders import CROSS, named, table
 
@@ -42,7 +42,7 @@ def cross_scan(
     routes              K names of orders, see `scan2d.orders`: rows and columns from both ends by default
     grid_sizes          (B, 2) integers or None: of each row of the batch the rows and columns of its grid, from the
                         first corner, that hold tokens. What lies outside is never read, and y is 0 there; routes pass
-                        over it
+                        over it. Their values are checked on the CPU alone
     dt_softplus, impl   as in `selective_scan_routes`
 
     Returns y (B, H W, D) in x's dtype. ValueError if the shapes do not fit together, or there is no such route.
@@ -53,6 +53,8 @@ def cross_scan(
         raise ValueError(f"x {tuple(x.shape)} has no {H * W} tokens of a {H} x {W} grid")
     outside = None
     if grid_sizes is not None:
+        tensors = {"x": x, "dt": dt, "z": z, "A": A, "B": B, "C": C, "D": D, "dt_bias": dt_bias, "dt_weight": dt_weight}
+        check({**tensors, "initial_state": None}, None, None, len(order), impl)
         outside = outside_grid(grid_sizes, H, W, x)[..., None]
         x, dt = x.masked_fill(outside, 0), dt.masked_fill(outside, 0)
         z = None if z is None else z.masked_fill(outside, 0)

@@ -86,7 +86,8 @@ def selective_scan(
     z              (B, L, D) or None: the gate
     reverse        scan from the last token to the first
     lengths        (B,) real tokens a row; what lies after them is never read (its y and its gradients are 0), and a
-                   reverse scan starts at each row's own last token
+                   reverse scan starts at each row's own last token. Their values are checked on the CPU alone: to look
+                   at them on another device would wait for it
     cu_seqlens     (S + 1,) integers: S sequences lie one after the other in the one row of x (1, L, D), sequence s from
                    cu_seqlens[s] to cu_seqlens[s + 1] - 1; each, empty or not, is scanned alone
     initial_state  (B, D, N), for packed sequences (S, D, N): h before the first token (reverse: after the last)

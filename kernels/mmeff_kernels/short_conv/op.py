@@ -33,7 +33,8 @@ def short_conv(
     sides    for each direction "causal": o(w) = w - (W - 1), as in Mamba; "anticausal": o(w) = (W - 1) - w, the same
              on the reversed tokens; "centred": o(w) = w - (W - 1) / 2, for odd W
     silu     whether silu is taken of the sum
-    lengths  (B,) real tokens a row or None: what lies after them is never read, and y is 0 there
+    lengths  (B,) real tokens a row or None: what lies after them is never read, and y is 0 there. Their values are
+             checked on the CPU alone
     impl     "triton": one pass over x for all directions, on CUDA. "torch": torch's convolution. "auto": "torch",
              or "triton" on CUDA, but for fp64
 
