@@ -61,9 +61,10 @@ def own_files(tmp_path, monkeypatch) -> None:
     with open("agnews.csv", "w", newline="") as file:
         rows = zip(["train", "val", "test"] * 66, glosses.labels, glosses.items, glosses.items[1:], strict=False)
         csv.writer(file).writerows([("split", "label", "title", "description"), *rows])
-    with open("reviews.csv", "w", newline="") as file:
-        rows = zip(glosses.items[:200], glosses.labels[:200], strict=True)
-        csv.writer(file).writerows([("review", "stars"), *rows])
+    for name, part in (("reviews.csv", slice(200)), ("held_back.csv", slice(150, 200))):
+        with open(name, "w", newline="") as file:
+            rows = zip(glosses.items[part], glosses.labels[part], strict=True)
+            csv.writer(file).writerows([("review", "stars"), *rows])
 
 
 def test_every_command_works(own_files, capsys):

@@ -14,7 +14,6 @@ from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint, RichProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 
-from mmeff.checkpoint import find, read
 from mmeff.cli.baseline import compare_with_baselines
 from mmeff.cli.curves import loggers
 from mmeff.cli.folder import run_folder
@@ -77,8 +76,8 @@ class Cli(LightningCLI):
         self.model.recipe = self.described()
         allow_unused_parameters(self.trainer, self.model)
         if self.everything:
-            config, _ = read(find(self.config_init["test"].ckpt_path))
-            self.datamodule.test_all(DataSpec.from_dicts(config["specs"]))
+            stored = read_checkpoint(Path(self.config_init["test"].ckpt_path))["mmeff"]
+            self.datamodule.test_all(DataSpec.from_dicts(stored["specs"]))
         self.datamodule.setup(self.subcommand)
         # A checkpoint brings what the tokenizers learnt.
         new = self.subcommand == "fit" and self.config_init["fit"].ckpt_path is None

@@ -255,8 +255,9 @@ def test_exponential_gates_never_overflow(reverse: bool) -> None:
 def test_in_half_precision_mlstm_is_as_exact_as_its_inputs(gates: float, device: str) -> None:
     """Where n^T q crosses 0, h has a pole, and where one token outweighs the others, gradients are differences of equal
     terms, of C and of n: no precision helps there. So errors are taken relative to these terms, and compared with what
-    one rounding of q, k and v does to the exact ones: in bf16 half of all numbers, and nine of ten, are off by at most
-    twice that; in fp32, 65,536 times as fine, by a thousandth."""
+    one rounding of q, k and v does to the exact ones. In bf16 half of all numbers, and nine of ten, are off by at most
+    four of it, for what the kernels round: k or v times i, the weights between tokens, results, and their gradients. In
+    fp32, 65,536 times as fine, by a thousandth."""
     generator = torch.Generator().manual_seed(0)
 
     def draw(*shape: int) -> Tensor:
@@ -284,7 +285,7 @@ def test_in_half_precision_mlstm_is_as_exact_as_its_inputs(gates: float, device:
         return relative.flatten().quantile(torch.tensor([0.5, 0.9], dtype=torch.float64))
 
     turned = run(torch.float64, [t.double() * (1 + 2**-9 * draw(*t.shape).sign()) for t in leaves[:3]] + leaves[3:])
-    for kind, factor in ((torch.bfloat16, 2), (torch.float32, 0.001)):
+    for kind, factor in ((torch.bfloat16, 4), (torch.float32, 0.001)):
         for i, (found, near) in enumerate(zip(run(kind, leaves, device), turned, strict=True)):
             assert (spread(found, i) <= factor * spread(near, i).clamp_min(2**-9)).all()
 
