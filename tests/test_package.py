@@ -4,6 +4,7 @@ import ast
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -97,6 +98,38 @@ def test_arrows_point_one_way(importer):
 def test_what_stands_on_top_is_imported_by_few(top):
     users = {module_of(path) for path in SOURCES if any(within(name, top) for name in imports_of(path))}
     assert {user for user in users if not within(user, top)} <= set(ONLY_FROM[top])
+
+
+def needs(path: Path) -> set[str]:
+    """The modules of the project that a source imports as it runs, inside functions too. Of `from a import b` that is
+    a.b where it is a module; what types alone ask for is left out."""
+
+    class ForTypes(ast.NodeTransformer):
+        def visit_If(self, node: ast.If) -> Any:
+            return None if ast.unparse(node.test) == "TYPE_CHECKING" else self.generic_visit(node)
+
+    tree = ForTypes().visit(ast.parse(path.read_text()))
+    package = module_of(path).split(".") if path.name == "__init__.py" else module_of(path).split(".")[:-1]
+    modules, found = {module_of(other) for other in SOURCES}, set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            above = package[: len(package) - node.level + 1] if node.level else []
+            base = ".".join([*above, *filter(None, [node.module])])
+            names = {f"{base}.{alias.name}" for alias in node.names}
+            found |= {name if name in modules else base for name in names}
+    return found & modules
+
+
+def test_imports_go_in_no_circle():
+    left = {module_of(path): needs(path) - {module_of(path)} for path in SOURCES}
+    while leaves := [name for name, wanted in left.items() if not wanted & left.keys()]:
+        for name in leaves:
+            del left[name]
+    # What is left lies on a circle, or above one.
+    users = {name for wanted in left.values() for name in wanted}
+    assert not left, f"imports go in a circle among {sorted(left.keys() & users)}"
 
 
 def test_imports_are_read_from_functions_and_relative_imports_too():

@@ -1,5 +1,6 @@
 """The block that every backbone repeats."""
 
+import re
 from collections.abc import Callable
 from functools import partial
 from typing import Any, Literal
@@ -49,17 +50,13 @@ Mixers = list[MixerFactory] | MixerFactory
 Channels = list[Literal[None] | ChannelFactory] | ChannelFactory | None
 
 
-#: Operators whose results are kept where all else is computed again: they take most of a block's time.
-KEPT = {
-    "mmeff::selective_scan_forward",
-    "aten::_scaled_dot_product_flash_attention",
-    "aten::_scaled_dot_product_efficient_attention",
-    "aten::_scaled_dot_product_flash_attention_for_cpu",
-}
+#: Operators whose results are kept where all else is computed again, for they take most of a block's time: the forward
+#: passes of all our kernels that are torch operators (scans, linear attention), and torch's attention.
+KEPT = re.compile(r"mmeff::\w+_forward|aten::_scaled_dot_product_\w*attention\w*")
 
 
 def _keep(context: Any, operator: Any, *arguments: Any, **options: Any) -> CheckpointPolicy:
-    kept = operator._schema.name in KEPT
+    kept = KEPT.fullmatch(operator._schema.name)
     return CheckpointPolicy.MUST_SAVE if kept else CheckpointPolicy.PREFER_RECOMPUTE
 
 

@@ -4,35 +4,33 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from mmeff.data.audio import AudioAugment, AudioData
+    from mmeff.data.audio import AudioAugment
     from mmeff.data.base import ClassificationData, Part
     from mmeff.data.embedded import Digits, Glosses, Tones
     from mmeff.data.examples import Examples, Source
     from mmeff.data.folders import AudioFolder, ImageFolder, TextFolder
-    from mmeff.data.image import Affine, ImageAugment, ImageData
-    from mmeff.data.joint import JointData
+    from mmeff.data.image import Affine, ImageAugment
     from mmeff.data.loader import ResumableLoader, Signals
+    from mmeff.data.modules import AudioData, ImageData, JointData, TextData
     from mmeff.data.published import SpeechCommands, TorchvisionSet
     from mmeff.data.raw import collate, read_raw
     from mmeff.data.splits import AsGiven, ByGroup, ByRatio, SplitRule
     from mmeff.data.tables import FileTable, TextTable
-    from mmeff.data.text import TextData
 
 # Loaded on first use, so that `import mmeff.data` costs neither lightning nor a decoder.
 _HOME = {
-    "audio": ("AudioAugment", "AudioData"),
+    "audio": ("AudioAugment",),
     "base": ("ClassificationData", "Part"),
     "embedded": ("Digits", "Glosses", "Tones"),
     "examples": ("Examples", "Source"),
     "folders": ("AudioFolder", "ImageFolder", "TextFolder"),
-    "image": ("Affine", "ImageAugment", "ImageData"),
-    "joint": ("JointData",),
+    "image": ("Affine", "ImageAugment"),
     "loader": ("ResumableLoader", "Signals"),
+    "modules": ("AudioData", "ImageData", "JointData", "TextData"),
     "published": ("SpeechCommands", "TorchvisionSet"),
     "raw": ("collate", "read_raw"),
     "splits": ("AsGiven", "ByGroup", "ByRatio", "SplitRule"),
     "tables": ("FileTable", "TextTable"),
-    "text": ("TextData",),
 }
 _MODULE = {name: module for module, names in _HOME.items() for name in names}
 

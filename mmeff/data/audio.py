@@ -13,10 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mmeff.data.audio_file import levelled, name_of, peak_of, read_samples
-from mmeff.data.base import ClassificationData, Part, make_part
-from mmeff.data.examples import Source
-from mmeff.data.splits import SplitRule
-from mmeff.errors import InputError, whole, within
+from mmeff.errors import InputError, within
 
 #: Seconds of the shortest sound: one window of a spectrogram.
 SHORTEST = 0.025
@@ -146,52 +143,3 @@ def _change(wave: Tensor, sample_rate: int, augment: AudioAugment) -> Tensor:
     if augment.noise:
         wave = wave + random.uniform(0, augment.noise) * torch.randn_like(wave)
     return wave
-
-
-@dataclass(frozen=True)
-class _TrainingReader:
-    preprocessing: dict[str, Any]
-    augment: AudioAugment
-
-    def __call__(self, item: Any) -> Tensor:
-        return read_audio(item, **self.preprocessing, augment=self.augment)
-
-
-class AudioData(ClassificationData):
-    """Sounds with labels, in mono at one sample rate. Shorter sounds keep their length, longer ones are cut.
-
-    Args:
-        source: Where the sounds come from, as `AudioFolder`, `FileTable`, `SpeechCommands` or `Tones`.
-        sample_rate: Samples per second that sounds are resampled to.
-        seconds: Longest sound: what is longer is cut, at random in training, to its middle otherwise.
-        augment: Random changes of training sounds; by default none.
-        batch_size: Sounds per training step and process.
-        split: How examples are divided; by default `AsGiven()`.
-        num_workers: Processes that read; by default none if the sounds are in memory and few, else one a core up to 16.
-        seed: Of the order of the examples, of the cuts and of the augmentation.
-    """
-
-    def __init__(
-        self,
-        source: Source,
-        sample_rate: int = 16000,
-        seconds: float = 1.0,
-        augment: AudioAugment | None = None,
-        batch_size: int = 64,
-        split: SplitRule | None = None,
-        num_workers: int | None = None,
-        seed: int = 0,
-    ):
-        super().__init__(num_workers, seed)
-        whole(1, **{"data.sample_rate": sample_rate})  # tokenizers have one as well
-        within(f"[{SHORTEST}, inf)", **{"data.seconds": seconds})
-        self.source, self.sample_rate, self.seconds = source, sample_rate, seconds
-        self.augment = augment or AudioAugment()
-        self.batch_size, self.split = batch_size, split
-
-    def load(self) -> dict[str, Part]:
-        examples = self.source.examples()
-        samples = round(self.sample_rate * self.seconds)
-        preprocessing = {"sample_rate": self.sample_rate, "samples": samples}
-        read = _TrainingReader(preprocessing, self.augment)
-        return {"audio": make_part("audio", examples, self.split, preprocessing, read, self.batch_size, self.seed)}

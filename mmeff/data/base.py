@@ -5,6 +5,7 @@ import random
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -203,7 +204,7 @@ def make_part(
             items=[examples.items[i] for i in rows],
             labels=labels,
             ids=[examples.ids[i] for i in rows],
-            read=read if read is not None and name == "train" else _Reader(spec),
+            read=read if read is not None and name == "train" else partial(read_raw, spec),
             batch_size=batch_size,
             train=name == "train",
             seed=seed,
@@ -220,16 +221,6 @@ def unfinished(trainer: Trainer | None) -> int:
     if batches.processed == batches.ready and progress.is_last_batch:
         return 0
     return batches.ready - batches.processed // trainer.accumulate_grad_batches * trainer.accumulate_grad_batches
-
-
-@dataclass(frozen=True)
-class _Reader:
-    """`read_raw` under one spec; a class, so that workers can be sent it."""
-
-    spec: DataSpec
-
-    def __call__(self, item: Any) -> Any:
-        return read_raw(self.spec, item)
 
 
 def _default_workers(signals: list[Signals]) -> int:

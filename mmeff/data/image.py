@@ -6,17 +6,14 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mmeff.data.base import ClassificationData, Part, make_part
-from mmeff.data.examples import Examples, Source
-from mmeff.data.image_file import image_size, pixels_of, read_pixels
-from mmeff.data.splits import SplitRule
+from mmeff.data.image_file import pixels_of, read_pixels
 from mmeff.errors import InputError, whole, within
 
 
@@ -193,75 +190,3 @@ def _eraser(probability: float) -> Any:
     from timm.data.random_erasing import RandomErasing
 
     return RandomErasing(probability, mode="const", device="cpu")
-
-
-@dataclass(frozen=True)
-class _TrainingReader:
-    preprocessing: dict[str, Any]
-    augment: ImageAugment
-
-    def __call__(self, item: Any) -> Tensor:
-        return read_image(item, **self.preprocessing, augment=self.augment)
-
-
-class ImageData(ClassificationData):
-    """Images with labels, brought to one size: the largest central part of that shape, resized.
-
-    Args:
-        source: Where the images come from, as `ImageFolder`, `FileTable` or `Digits`.
-        size: Height and width, one number for a square; by default those of the first image (up to 512).
-        channels: 3 for colour, 1 for grey; by default 3 for files, and what the first array has for arrays.
-        augment: Random changes of training images; by default none.
-        batch_size: Images per training step and process.
-        split: How examples are divided; by default `AsGiven()`.
-        num_workers: Processes that read; by default none if the images are in memory and few, else one a core up to 16.
-        seed: Of the order of the examples and of the augmentation.
-    """
-
-    def __init__(
-        self,
-        source: Source,
-        size: int | tuple[int, int] | None = None,
-        channels: Literal[1, 3] | None = None,
-        augment: ImageAugment | None = None,
-        batch_size: int = 64,
-        split: SplitRule | None = None,
-        num_workers: int | None = None,
-        seed: int = 0,
-    ):
-        super().__init__(num_workers, seed)
-        if size is not None:
-            whole(1, size=size)
-            size = (size, size) if isinstance(size, int) else size
-            if len(size) != 2:
-                raise InputError(f"size is {size}; it must be a height and a width")
-        if channels not in (1, 3, None):
-            raise InputError(f"channels is {channels!r}; it must be 1 (grey) or 3 (colour)")
-        self.source, self.size, self.channels, self.augment = source, size, channels, augment
-        self.batch_size, self.split = batch_size, split
-
-    def load(self) -> dict[str, Part]:
-        examples = self.source.examples()
-        if len(examples) == 0:
-            raise InputError("the source has no examples")
-        size, channels = self.size or _size_of_first(examples), self.channels or _channels_of_first(examples)
-        preprocessing = {"size": list(size), "channels": channels}
-        read = None
-        if self.augment is not None:
-            read = _TrainingReader(preprocessing, self.augment)
-            if self.augment.rand_augment is not None:
-                rand_augment(self.augment.rand_augment, *size, channels)
-        return {"image": make_part("image", examples, self.split, preprocessing, read, self.batch_size, self.seed)}
-
-
-def _size_of_first(examples: Examples) -> tuple[int, int]:
-    item = examples.items[0]
-    H, W = image_size(item) if isinstance(item, str | os.PathLike) else np.shape(item)[:2]
-    if max(H, W) > 512:
-        raise InputError(f"size is not given and the first image, {examples.ids[0]}, has {H} x {W} pixels: give a size")
-    return H, W
-
-
-def _channels_of_first(examples: Examples) -> int:
-    item = examples.items[0]
-    return 3 if isinstance(item, str | os.PathLike) or np.shape(item)[2:] == (3,) else 1

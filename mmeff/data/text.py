@@ -4,9 +4,6 @@ import re
 import unicodedata
 from pathlib import Path
 
-from mmeff.data.base import ClassificationData, Part, make_part
-from mmeff.data.examples import Source
-from mmeff.data.splits import SplitRule
 from mmeff.errors import InputError
 
 #: Categories of characters that show nothing: spaces, controls, and marks such as the zero-width space.
@@ -47,33 +44,3 @@ def text_lines(path: str | Path) -> list[str]:
     if not lines:
         raise InputError(f"{path} is empty: it has no line of text")
     return lines
-
-
-class TextData(ClassificationData):
-    """Texts with labels: strings as they are, in Unicode's composed form (NFC).
-
-    Args:
-        source: Where the texts come from, as `TextTable`, `TextFolder` or `Glosses`.
-        batch_size: Texts per training step and process.
-        split: How examples are divided; by default `AsGiven()`.
-        num_workers: Processes that prepare batches; by default none, as strings need none.
-        seed: Of the order of the examples.
-    """
-
-    def __init__(
-        self,
-        source: Source,
-        batch_size: int = 64,
-        split: SplitRule | None = None,
-        num_workers: int | None = None,
-        seed: int = 0,
-    ):
-        super().__init__(num_workers, seed)
-        self.source, self.batch_size, self.split = source, batch_size, split
-
-    def load(self) -> dict[str, Part]:
-        examples = self.source.examples()
-        for item, name in zip(examples.items, examples.ids, strict=True):
-            if is_blank(item):
-                raise InputError(f"{name}: the text is empty: fill it in or take the row out")
-        return {"text": make_part("text", examples, self.split, {}, None, self.batch_size, self.seed)}

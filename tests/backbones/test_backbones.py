@@ -1,5 +1,5 @@
-import importlib
 import math
+import sys
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -13,7 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from mmeff.backbones import Backbone, Isotropic, Pyramid
 from mmeff.backbones.pyramid import Downsample
 from mmeff.feedforward import MLP, SwiGLU
-from mmeff.mixers import Attention, BiMamba, Mixer
+from mmeff.mixers import GLA, Attention, BiMamba, LinearAttention, Mixer, SeparableScan
 from mmeff.tokens import Tokens, valid_mask, zero_padding
 
 
@@ -82,6 +82,12 @@ def test_recomputed_activations_give_the_same_gradients(make: Callable[..., Back
         torch.testing.assert_close(plain, recomputed)
 
 
+#: Operations of the kernels that mixers call by name.
+OPERATIONS = (
+    "selective_scan_routes", "decay_attention", "full_sum", "full_sum_qkvpacked", "separable_scan"
+)  # fmt: skip
+
+
 class Counter(TorchDispatchMode):
     """Counts the operators that are run."""
 
@@ -97,21 +103,25 @@ class Counter(TorchDispatchMode):
 
 @pytest.mark.parametrize(("mixer", "kept"), [
     (Attention, "aten::_scaled_dot_product_flash_attention_for_cpu"), (BiMamba, "mmeff::selective_scan_forward"),
+    (GLA, "mmeff::decay_forward"), (LinearAttention, "mmeff::full_sum_forward"),
+    (SeparableScan, "mmeff::corner_scan_forward"),
 ])  # fmt: skip
 def test_scans_and_attention_are_not_computed_again(mixer: Any, kept: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of two blocks the expensive operator runs twice, the linear maps twice in the forward pass and again backward."""
-    scan = importlib.import_module("mmeff.mixers.selective_scan")
-    monkeypatch.setattr(scan, "selective_scan_routes", partial(scan.selective_scan_routes, impl="triton"))
-    gradients = []
+    for name, module in list(sys.modules.items()):
+        for operation in OPERATIONS if name.startswith("mmeff.mixers.") else ():
+            if hasattr(module, operation):
+                monkeypatch.setattr(module, operation, partial(getattr(module, operation), impl="triton"))
+    gradients, norms = [], []
     for recompute in (False, True):
         torch.manual_seed(0)
-        backbone, tokens = Isotropic(16, 2, mixer, None, recompute=recompute), inputs((6,), None)
+        backbone = Isotropic(8, 2, mixer, None, recompute=recompute)
         with Counter() as counter:
-            backbone(tokens._replace(x=tokens.x.requires_grad_())).x.square().sum().backward()
+            backbone(Tokens(torch.randn(1, 3, 8, requires_grad=True), (1, 3))).x.square().sum().backward()
         assert counter.found[kept] == 2, counter.found
         gradients.append([p.grad for p in backbone.parameters()])
-        calls = counter.found["aten::native_layer_norm"]
-        assert calls == (5 if recompute else 3), "the blocks' norms are computed again"
+        norms.append(counter.found["aten::native_layer_norm"])
+    assert norms[1] >= norms[0] + 2, "the blocks' norms are computed again"
     for plain, recomputed in zip(*gradients, strict=True):
         torch.testing.assert_close(plain, recomputed)
 
