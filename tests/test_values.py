@@ -149,6 +149,10 @@ def use_split(cls: Any, **options: Any) -> Tensor:
     return torch.tensor([len(rows) for rows in cls(**options).divide(Given("text").given).values()])
 
 
+def use_downsampler(cls: Any, dim: int = 8, out_dim: int = 8) -> Tensor:
+    return cls(dim, out_dim)(tokens(dim)).x
+
+
 def use_augmentation(cls: Any, **options: Any) -> Tensor:
     rng, change = np.random.default_rng(0), cls(**options)
     if cls is data.AudioAugment:
@@ -165,6 +169,7 @@ USES: dict[Any, Callable[..., Tensor]] = {
     mixers.Mixer: use_mixer,
     feedforward.ChannelMixer: use_channel_mixer,
     (backbones.Backbone, backbones.Block): use_backbone,
+    backbones.Downsampler: use_downsampler,
     (heads.Pool, heads.Head): use_head,
     tasks.Mix: use_mix,
     tasks.OptimizerConfig: use_optimizer,

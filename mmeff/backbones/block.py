@@ -19,28 +19,41 @@ class Block(nn.Module):
 
     Pre-norm residual (Xiong et al. 2020). The last branch is added by the next block, whose norm reads the sum:
     `branch` is what the block before left to be added to x, and a block returns x and its own. `drop_path` is the
-    chance that a branch is left out for an example in training (stochastic depth, Huang et al. 2016).
+    chance that a branch is left out for an example in training (stochastic depth, Huang et al. 2016). With
+    `layer_scale` each branch is multiplied by a learned factor per channel that begins there (Touvron et al. 2021).
     """
 
-    def __init__(self, dim: int, mixer: Mixer, channel: ChannelMixer | None, drop_path: float = 0.0):
+    def __init__(
+        self,
+        dim: int,
+        mixer: Mixer,
+        channel: ChannelMixer | None,
+        drop_path: float = 0.0,
+        layer_scale: float | None = None,
+    ):
         super().__init__()
         from timm.layers.drop import DropPath
+        from timm.layers.layer_scale import LayerScale
 
         whole(1, dim=dim)
         within("[0, 1)", drop_path=drop_path)
+        if layer_scale is not None:
+            within("(0, inf)", layer_scale=layer_scale)
+        scales = [nn.Identity() if layer_scale is None else LayerScale(dim, layer_scale) for _ in range(2)]
         self.norm1, self.mixer = LayerNorm(dim), mixer
         self.norm2, self.channel = (None, None) if channel is None else (LayerNorm(dim), channel)
+        self.scale1, self.scale2 = scales[0], None if channel is None else scales[1]
         self.drop = DropPath(drop_path) if drop_path else nn.Identity()
 
     def forward(
         self, x: Tensor, branch: Tensor | None, grid: tuple[int, ...], lengths: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
         x, y = self.norm1.of_sum(x, branch)
-        mixed: Tensor = self.drop(self.mixer(y, grid, lengths))
-        if self.norm2 is None or self.channel is None:
+        mixed: Tensor = self.drop(self.scale1(self.mixer(y, grid, lengths)))
+        if self.norm2 is None or self.channel is None or self.scale2 is None:
             return x, mixed
         x, y = self.norm2.of_sum(x, mixed)
-        return x, self.drop(self.channel(y, lengths))
+        return x, self.drop(self.scale2(self.channel(y, lengths)))
 
 
 MixerFactory = Callable[[int], Mixer]

@@ -21,6 +21,7 @@ class Isotropic(Backbone):
         channel: Channels = MLP,
         drop_path: float = 0.0,
         recompute: bool = False,
+        layer_scale: float | None = None,
     ):
         """
         Args:
@@ -31,6 +32,7 @@ class Isotropic(Backbone):
             drop_path: chance of leaving out the last block's branches in training; rises linearly from 0 at the first.
             recompute: save memory by computing activations again in the backward pass, all but the results of scans
                 and of attention.
+            layer_scale: first value of a learned factor per channel on each branch; null for none.
         """
         super().__init__()
         whole(1, dim=dim, depth=depth)
@@ -47,7 +49,8 @@ class Isotropic(Backbone):
         for i in range(depth):
             make_mixer, make_channel = mixers[i % len(mixers)], channels[i % len(channels)]
             rate = drop_path * i / max(depth - 1, 1)
-            self.blocks.append(Block(dim, make_mixer(dim), make_channel(dim) if make_channel else None, rate))
+            parts = make_mixer(dim), make_channel(dim) if make_channel else None
+            self.blocks.append(Block(dim, *parts, rate, layer_scale))
         self.norm = nn.LayerNorm(dim)
 
     def forward(self, tokens: Tokens) -> Tokens:

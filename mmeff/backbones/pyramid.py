@@ -1,12 +1,15 @@
 """Pyramid: stages of growing width on a shrinking grid (Swin, VMamba, MambaVision)."""
 
+import inspect
 import math
+from collections.abc import Callable
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from mmeff.backbones.base import Backbone
+from mmeff.backbones.base import Backbone, Downsampler
 from mmeff.backbones.block import Block, Channels, Mixers, run
 from mmeff.errors import whole, within
 from mmeff.feedforward import MLP
@@ -14,7 +17,7 @@ from mmeff.mixers import Attention
 from mmeff.tokens import Tokens, zero_padding
 
 
-class Downsample(nn.Module):
+class Downsample(Downsampler):
     """Halves every axis of the grid (rounding up) and changes the width: norm, smooth, keep every second, project.
 
     The smoothing is one depthwise filter of three taps, the same along every axis, so that one module serves
@@ -23,6 +26,7 @@ class Downsample(nn.Module):
 
     def __init__(self, dim: int, out_dim: int):
         super().__init__()
+        whole(1, dim=dim, out_dim=out_dim)
         self.norm = nn.LayerNorm(dim)
         self.taps = nn.Parameter(torch.tensor([0.25, 0.5, 0.25]).repeat(dim, 1)[:, None])  # (D, 1, 3)
         self.project = nn.Linear(dim, out_dim)
@@ -47,7 +51,7 @@ class Downsample(nn.Module):
 class Stage(nn.Module):
     """An optional downsampling, then blocks."""
 
-    def __init__(self, downsample: Downsample | None, blocks: list[Block]):
+    def __init__(self, downsample: Downsampler | None, blocks: list[Block]):
         super().__init__()
         self.downsample = downsample
         self.blocks = nn.ModuleList(blocks)
@@ -69,6 +73,8 @@ class Pyramid(Backbone):
         channel: Channels = MLP,
         drop_path: float = 0.0,
         recompute: bool = False,
+        downsample: Callable[[int, int], Downsampler] = Downsample,
+        layer_scale: float | None = None,
     ):
         """
         Args:
@@ -79,6 +85,8 @@ class Pyramid(Backbone):
             drop_path: chance of leaving out the last block's branches in training; rises linearly from 0 at the first.
             recompute: save memory by computing activations again in the backward pass, all but the results of scans
                 and of attention.
+            downsample: between two stages, from one width to the next.
+            layer_scale: first value of a learned factor per channel on each branch; null for none.
         """
         super().__init__()
         whole(1, dims=dims, depths=depths)
@@ -96,16 +104,29 @@ class Pyramid(Backbone):
         self.stages = nn.ModuleList()
         for i, (dim, depth, make_mixer, make_channel) in enumerate(zip(dims, depths, mixers, channels, strict=True)):
             blocks = [
-                Block(dim, make_mixer(dim), make_channel(dim) if make_channel else None, next(rates))
+                Block(dim, make_mixer(dim), make_channel(dim) if make_channel else None, next(rates), layer_scale)
                 for _ in range(depth)
             ]
-            self.stages.append(Stage(Downsample(dims[i - 1], dim) if i else None, blocks))
+            self.stages.append(Stage(downsample(dims[i - 1], dim) if i else None, blocks))
         self.norm = nn.LayerNorm(dims[-1])
 
-    def forward(self, tokens: Tokens) -> Tokens:
+    def features(self, tokens: Tokens) -> list[Tokens]:
+        found = []
         for stage in self.stages:
             tokens = stage(tokens, self.recompute)
-        return tokens._replace(x=self.norm(tokens.x))
+            found.append(tokens)
+        return [*found[:-1], tokens._replace(x=self.norm(tokens.x))]
+
+    def forward(self, tokens: Tokens) -> Tokens:
+        return self.features(tokens)[-1]
+
+    @classmethod
+    def resized(cls, arguments: dict[str, Any], width: int | None = None, depth: int | None = None) -> dict[str, Any]:
+        """All stages are widened alike; the depth stays, for it is one of each stage."""
+        if width is None:
+            return arguments
+        dims = arguments.get("dims") or inspect.signature(cls).parameters["dims"].default
+        return {**arguments, "dims": [round(dim * width / dims[0]) for dim in dims]}
 
     def layers(self) -> list[nn.Module]:
         blocks: list[nn.Module] = []

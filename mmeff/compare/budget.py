@@ -28,8 +28,8 @@ def matched(contender: Contender, budget: Budget | None) -> Contender:
     """
     if budget is None or contender.timm:
         return contender
-    if budget.depth is not None and _stages(contender) is None:
-        contender = contender.with_backbone(depth=budget.depth)
+    if budget.depth is not None:
+        contender = contender.resized(depth=budget.depth)
     if budget.dim is not None:
         return at_width(contender, budget.dim)
     if budget.parameters is None:
@@ -81,10 +81,7 @@ def _note(sizes: dict[int, int], contender: Contender, dim: int) -> int:
 
 def at_width(contender: Contender, dim: int) -> Contender:
     """The contender `dim` wide; a pyramid in its first stage, the others in proportion."""
-    dims = _stages(contender)
-    if dims is None:
-        return contender.with_backbone(dim=dim)
-    return contender.with_backbone(dims=[round(d * dim / dims[0]) for d in dims])
+    return contender.resized(width=dim)
 
 
 def width_step(contender: Contender) -> int:

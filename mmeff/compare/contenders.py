@@ -1,5 +1,6 @@
 """Who takes part in a comparison: recipes, each with one backbone in it, and the models and data that they describe."""
 
+import importlib
 import json
 from copy import deepcopy
 from dataclasses import dataclass, replace
@@ -50,6 +51,13 @@ class Contender:
         part = config["model"]["init_args"]["backbone"]
         part["init_args"] = {**part.get("init_args", {}), **arguments}
         return replace(self, config=config)
+
+    def resized(self, width: int | None = None, depth: int | None = None) -> "Contender":
+        """The same with a backbone of another width or depth, as its class says it."""
+        part = self.config["model"]["init_args"]["backbone"]
+        module, _, name = part["class_path"].rpartition(".")
+        backbone: type[Backbone] = getattr(importlib.import_module(module), name)
+        return self.with_backbone(**backbone.resized(part.get("init_args", {}), width, depth))
 
 
 def build(base: type, config: Config) -> Any:

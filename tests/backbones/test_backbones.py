@@ -10,8 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from mmeff.backbones import Backbone, Isotropic, Pyramid
-from mmeff.backbones.pyramid import Downsample
+from mmeff.backbones import Backbone, Downsample, Downsampler, Isotropic, Pyramid
 from mmeff.feedforward import MLP, SwiGLU
 from mmeff.mixers import GLA, Attention, BiMamba, LinearAttention, Mixer, SeparableScan
 from mmeff.tokens import Tokens, valid_mask, zero_padding
@@ -124,6 +123,61 @@ def test_scans_and_attention_are_not_computed_again(mixer: Any, kept: str, monke
     assert norms[1] >= norms[0] + 2, "the blocks' norms are computed again"
     for plain, recomputed in zip(*gradients, strict=True):
         torch.testing.assert_close(plain, recomputed)
+
+
+def test_features_are_the_tokens_of_each_stage(make: Callable[..., Backbone]) -> None:
+    backbone, tokens = make(), inputs((9, 4), [36, 4, 20])
+    found = backbone.features(tokens)
+    for one, other in zip(found[-1], backbone(tokens), strict=True):
+        assert one is other or (torch.equal(one, other) if isinstance(one, Tensor) else one == other)
+    if isinstance(backbone, Pyramid):
+        assert [t.x.shape[-1] for t in found] == [stage.blocks[0].norm1.weight.numel() for stage in backbone.stages]  # type: ignore[union-attr]
+        assert [t.grid for t in found] == [(9, 4), (5, 2), (3, 1)][: len(found)]
+    else:
+        assert len(found) == 1
+
+
+def test_resized_arguments_are_those_of_another_width() -> None:
+    assert Isotropic.resized({"depth": 3}, 32) == {"depth": 3, "dim": 32}
+    assert Isotropic.resized({"dim": 16}, depth=5) == {"dim": 16, "depth": 5}
+    assert Pyramid.resized({"dims": [16, 24], "depths": [1, 1]}, 32, 7) == {"dims": [32, 48], "depths": [1, 1]}
+    assert Pyramid.resized({}, 32)["dims"] == [32, 64, 128]
+
+
+def test_layer_scale_begins_at_its_value_and_is_a_factor_per_channel() -> None:
+    torch.manual_seed(0)
+    tokens = inputs((9, 4))
+    plain, scaled = Isotropic(16, 2, Neighbours), Isotropic(16, 2, Neighbours, layer_scale=0.5)
+    missing = scaled.load_state_dict(plain.state_dict(), strict=False).missing_keys
+    assert missing == [f"blocks.{i}.scale{k}.gamma" for i in range(2) for k in (1, 2)]
+    assert all(scaled.get_parameter(name).shape == (16,) for name in missing)
+    for block in plain.blocks:
+        block.mixer.linear.weight.data *= 0.5  # type: ignore[union-attr]
+        block.mixer.linear.bias.data *= 0.5  # type: ignore[union-attr]
+        *_, last = (module for module in block.channel.modules() if isinstance(module, nn.Linear))  # type: ignore[union-attr]
+        last.weight.data *= 0.5
+        last.bias.data *= 0.5
+    torch.testing.assert_close(plain(tokens).x, scaled(tokens).x)
+
+
+class Halves(Downsampler):
+    """Keeps every second token of the first axis."""
+
+    def __init__(self, dim: int, out_dim: int):
+        super().__init__()
+        self.project = nn.Linear(dim, out_dim)
+
+    def forward(self, tokens: Tokens) -> Tokens:
+        x = tokens.x.unflatten(1, tokens.grid)[:, ::2].flatten(1, len(tokens.grid))
+        return Tokens(self.project(x), (-(-tokens.grid[0] // 2), *tokens.grid[1:]), None)
+
+
+def test_a_pyramid_takes_its_downsampling_as_a_part() -> None:
+    backbone = Pyramid([8, 16], [1, 1], Neighbours, downsample=Halves)
+    assert [tuple(t.x.shape) for t in backbone.features(Tokens(torch.randn(2, 6 * 4, 8), (6, 4)))] == [
+        (2, 24, 8),
+        (2, 12, 16),
+    ]
 
 
 def test_every_parameter_lies_in_one_layer(make: Callable[..., Backbone]) -> None:
