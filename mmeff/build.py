@@ -6,7 +6,6 @@ built by jsonargparse instead (`mmeff.cli`, `mmeff.compare`), which imports any 
 """
 
 import collections.abc
-import difflib
 import importlib
 import inspect
 import math
@@ -24,7 +23,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
-from mmeff.errors import InputError, shown
+from mmeff.errors import InputError, meant, shown
 from mmeff.spec import DataSpec
 from mmeff.tasks import Classification
 
@@ -282,8 +281,7 @@ class Builder:
         free = list(accepted)[taken:]
         for key in given:
             if key not in free and not takes_more(part):
-                near = difflib.get_close_matches(key, free, 1, cutoff=0.5)
-                hint = f"did you mean {near[0]!r}?" if near else f"it takes {', '.join(sorted(free)) or 'nothing'}"
+                hint = meant(key, free, f"it takes {', '.join(sorted(free)) or 'nothing'}")
                 raise Misfit(where, f"unknown key {shown(key)!r} in {part.__name__}: {hint}")
         parameters = inspect.signature(part).parameters
         return {

@@ -56,11 +56,11 @@ def within(interval: str, **options: Any) -> None:
                 raise InputError(f"{name} is {value!r}; {each} in {interval}")
 
 
-def meant(given: str, choices: Sequence[str]) -> str:
-    """What to say of a name that is none of the choices: the nearest of them, or the first."""
-    near = difflib.get_close_matches(given, choices, 1)
+def meant(given: str, choices: Sequence[str], otherwise: str = "") -> str:
+    """What to say of a name that is none of the choices: the one nearest to it; else `otherwise`, or the first ten."""
+    near = difflib.get_close_matches(given, choices, 1, cutoff=0.5)
     more = ", ..." if len(choices) > 10 else ""
-    return f"did you mean {near[0]!r}?" if near else f"choose one of {', '.join(choices[:10])}{more}"
+    return f"did you mean {near[0]!r}?" if near else otherwise or f"choose one of {', '.join(choices[:10])}{more}"
 
 
 def _is(kind: type, value: Any) -> bool:

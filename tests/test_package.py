@@ -3,6 +3,7 @@
 import ast
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -64,16 +65,19 @@ def module_of(path: Path) -> str:
 
 def imports_of(path: Path) -> set[str]:
     """Every module that a source imports, at its top or inside a function; of `from a import b` both a and a.b."""
+    return {name for base, names in imported(path, ast.parse(path.read_text())) for name in (base, *names)}
+
+
+def imported(path: Path, tree: ast.AST) -> Iterator[tuple[str, list[str]]]:
+    """Of each import in a source's tree the module, and for `from a import b` the names a.b."""
     package = module_of(path).split(".") if path.name == "__init__.py" else module_of(path).split(".")[:-1]
-    found = set()
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in ast.walk(tree):
         if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
+            yield from ((alias.name, []) for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             above = package[: len(package) - node.level + 1] if node.level else []
             base = ".".join([*above, *filter(None, [node.module])])
-            found |= {base, *(f"{base}.{alias.name}" for alias in node.names)}
-    return found
+            yield base, [f"{base}.{alias.name}" for alias in node.names]
 
 
 def within(module: str, package: str) -> bool:
@@ -109,17 +113,9 @@ def needs(path: Path) -> set[str]:
             return None if ast.unparse(node.test) == "TYPE_CHECKING" else self.generic_visit(node)
 
     tree = ForTypes().visit(ast.parse(path.read_text()))
-    package = module_of(path).split(".") if path.name == "__init__.py" else module_of(path).split(".")[:-1]
-    modules, found = {module_of(other) for other in SOURCES}, set()
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom):
-            above = package[: len(package) - node.level + 1] if node.level else []
-            base = ".".join([*above, *filter(None, [node.module])])
-            names = {f"{base}.{alias.name}" for alias in node.names}
-            found |= {name if name in modules else base for name in names}
-    return found & modules
+    modules = {module_of(other) for other in SOURCES}
+    pairs = ((base, name) for base, names in imported(path, tree) for name in names or [base])
+    return {name if name in modules else base for base, name in pairs} & modules
 
 
 def test_imports_go_in_no_circle():

@@ -33,6 +33,11 @@ def has_shape(tensor: Tensor, *shapes: Sequence[int]) -> bool:
     return any(len(own) == len(shape) and own == tuple(shape)[::-1] for shape in shapes)
 
 
+def innermost(tensor: Tensor) -> Tensor:
+    """With the last axis contiguous, as kernels read it: the tensor itself where it is."""
+    return tensor if tensor.stride(-1) == 1 else tensor.contiguous()
+
+
 def is_integral(tensor: Tensor) -> bool:
     """Whether a tensor counts: no mask, no floating point, not complex."""
     return not (tensor.is_floating_point() or tensor.is_complex() or tensor.dtype == torch.bool)

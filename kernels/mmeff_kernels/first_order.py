@@ -30,7 +30,7 @@ def first_order(name: str, second: str = "reference") -> Callable[[Backward], Ba
                 return backward(ctx, *gradients)
             saved = ctx.saved_tensors  # once: checkpointing gives them once
             with torch.no_grad():
-                found = backward(SimpleNamespace(**{**vars(ctx), "saved_tensors": saved}), *gradients)
+                found = backward(SimpleNamespace(saved_tensors=saved, **vars(ctx)), *gradients)
             sources = [t for t in (*saved, *gradients) if t is not None and t.requires_grad]
             if not sources:
                 return found

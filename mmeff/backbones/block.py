@@ -39,10 +39,10 @@ class Block(nn.Module):
         within("[0, 1)", drop_path=drop_path)
         if layer_scale is not None:
             within("(0, inf)", layer_scale=layer_scale)
-        scales = [nn.Identity() if layer_scale is None else LayerScale(dim, layer_scale) for _ in range(2)]
         self.norm1, self.mixer = LayerNorm(dim), mixer
         self.norm2, self.channel = (None, None) if channel is None else (LayerNorm(dim), channel)
-        self.scale1, self.scale2 = scales[0], None if channel is None else scales[1]
+        self.scale1 = nn.Identity() if layer_scale is None else LayerScale(dim, layer_scale)
+        self.scale2 = nn.Identity() if layer_scale is None or channel is None else LayerScale(dim, layer_scale)
         self.drop = DropPath(drop_path) if drop_path else nn.Identity()
 
     def forward(
@@ -50,7 +50,7 @@ class Block(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         x, y = self.norm1.of_sum(x, branch)
         mixed: Tensor = self.drop(self.scale1(self.mixer(y, grid, lengths)))
-        if self.norm2 is None or self.channel is None or self.scale2 is None:
+        if self.norm2 is None or self.channel is None:
             return x, mixed
         x, y = self.norm2.of_sum(x, mixed)
         return x, self.drop(self.scale2(self.channel(y, lengths)))

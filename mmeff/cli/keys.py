@@ -7,7 +7,7 @@ import typing
 from pathlib import Path
 from typing import Any
 
-from mmeff.errors import InputError
+from mmeff.errors import InputError, meant
 
 Recipe = dict[str, Any]
 
@@ -79,8 +79,7 @@ def known(given: Recipe, accepted: tuple[str, ...] | None, where: str) -> None:
 
 
 def nearest(name: str, accepted: tuple[str, ...]) -> str:
-    near = difflib.get_close_matches(name, accepted, 1, cutoff=0.5)
-    return f"did you mean {near[0]!r}?" if near else f"it takes {', '.join(sorted(accepted))}"
+    return meant(name, accepted, f"it takes {', '.join(sorted(accepted))}")
 
 
 def find_class(path: Any, where: str) -> Any:

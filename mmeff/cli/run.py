@@ -21,7 +21,7 @@ from mmeff.cli.keys import Recipe
 from mmeff.cli.place import Place
 from mmeff.cli.progress import EpochLines, TimeAhead
 from mmeff.cli.recipe import compose
-from mmeff.cli.trainer import check_processes, check_seed, check_values
+from mmeff.cli.trainer import as_list, check_processes, check_seed, check_values
 from mmeff.cli.yaml_text import dump
 from mmeff.data import ClassificationData, collate
 from mmeff.errors import InputError, Interrupted, as_input_error, interrupted_by
@@ -183,10 +183,6 @@ def set_defaults(recipe: Recipe, command: str, run: Path) -> None:
         trainer.setdefault("precision", "bf16-mixed")
 
 
-def as_list(value: Any) -> list[Any]:
-    return value if isinstance(value, list) else [] if value is None else [value]
-
-
 def run_callbacks(run: Path, command: str, trainer: dict[str, Any]) -> list[Callback]:
     bar: list[Callback] = [RichProgressBar(leave=True)] if trainer["enable_progress_bar"] else []
     if command != "fit":
@@ -222,7 +218,8 @@ def finish(cli: Cli, run: Path) -> None:
         trainer.loggers = []
         trainer.callbacks = [EpochLines(), TestReport(run)]  # pyright: ignore[reportAttributeAccessIssue]
         trainer.test(model, datamodule=data, verbose=False)
-        if trainer.is_global_zero and repr(trainer.limit_test_batches) == "1.0":  # 1 is one batch
+        limit: Any = trainer.limit_test_batches
+        if trainer.is_global_zero and isinstance(limit, float) and limit == 1:  # the whole number 1 is one batch
             print(*compare_with_baselines(data, trainer.callback_metrics), sep="\n", flush=True)
     if not any(run.glob("*.ckpt")):
         return

@@ -33,6 +33,10 @@ SMALLEST = {
 }
 
 
+def as_list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [] if value is None else [value]
+
+
 def check_values(options: Any) -> None:
     """InputError for a number that no run can mean."""
     for name, least in SMALLEST.items():
@@ -44,8 +48,7 @@ def check_values(options: Any) -> None:
         raise InputError(
             f"trainer.val_check_interval is {interval}; it must be above 0: limit_val_batches 0 turns it off"
         )
-    callbacks = options.get("callbacks")
-    if any(isinstance(c, BatchSizeFinder) for c in (callbacks if isinstance(callbacks, list) else [callbacks])):
+    if any(isinstance(callback, BatchSizeFinder) for callback in as_list(options.get("callbacks"))):
         raise InputError(
             "BatchSizeFinder cannot change the batches of data that is read already: try sizes with --data.batch_size, "
             "--trainer.max_steps 20 and --trainer.limit_val_batches 1"

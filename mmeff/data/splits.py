@@ -129,9 +129,10 @@ class AllTest(SplitRule):
         return {"train": [], "val": [], "test": list(range(len(examples)))}
 
     def classes(self, examples: Examples, division: Division) -> tuple[str, ...]:
+        known = set(self.known)
         for name, label in zip(examples.ids, examples.labels, strict=True):
             for one in _labels_of(label):
-                if one not in self.known:
+                if one not in known:
                     raise InputError(f"label {one!r} of {name} is no class of the model: {meant(one, self.known)}")
         return self.known
 

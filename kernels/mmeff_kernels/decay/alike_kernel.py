@@ -51,7 +51,7 @@ def outputs_kernel(
     i_gate, untied = (i_r * L + first) * H + i_h, UNTIED * tokens.to(tl.int64) * H
     p_G += i_gate
     p_resets += i_gate
-    p_o += ((i_r * L + first) * H + i_h) * V
+    p_o += i_gate * V
     state = (H * K * V).to(tl.int64)  # from a boundary to the next
     p_S += i_slot * state + i_h * K * V
     b_q = tl.load(p_q + o_l[:, None] * q_l + o_k[None, :], m_l & m_k, 0.0)
@@ -94,10 +94,9 @@ def gradients_kernel(
     p_q += i_r * q_b + first * q_l + i_h * q_h
     p_k += i_r * k_b + first * k_l + i_h * k_h
     p_v += i_r * v_b + first * v_l + i_h * v_h
-    i_gate, untied = (i_r * L + first) * H + i_h, UNTIED * tokens.to(tl.int64) * H
-    p_G += i_gate
-    p_resets += i_gate
-    i_o = (i_r * L + first) * H + i_h
+    i_o, untied = (i_r * L + first) * H + i_h, UNTIED * tokens.to(tl.int64) * H
+    p_G += i_o
+    p_resets += i_o
     state = (H * K * V).to(tl.int64)  # from a boundary to the next
     i_S = i_slot * state + i_h * K * V
     p_S += i_S

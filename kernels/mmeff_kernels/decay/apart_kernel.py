@@ -26,7 +26,7 @@ def resets_of(p_resets, i_direction, i_h, H, K, o_k, m_k):
 @triton.jit
 def halves(
     p_G, p_back, resets, resets_back, o_c, half, start, length, width, o_k, m_k,
-    FORWARD: tl.constexpr, BACKWARD: tl.constexpr, BEFORE: tl.constexpr, BC: tl.constexpr,
+    FORWARD: tl.constexpr, BACKWARD: tl.constexpr, BEFORE: tl.constexpr,
 ):  # fmt: skip
     """Of blocks of 2 `half` tokens: factors of q and of k, whether a token is in a second half, and the pairs that the
     factors serve."""
@@ -90,7 +90,7 @@ def outputs_kernel(
     for level in range(LEVELS):
         b_fq, b_fk, _, pairs = halves(
             p_G, p_back, resets, resets_back, o_c, BC >> (level + 1), start, length, width, o_k, m_k,
-            FORWARD, BACKWARD, BEFORE, BC,
+            FORWARD, BACKWARD, BEFORE,
         )  # fmt: skip
         b_A += tl.where(pairs, product(b_q * b_fq, tl.trans(b_k * b_fk), DOT, PRECISION), 0.0)
     b_o = product(b_A, b_v, DOT, PRECISION)
@@ -158,7 +158,7 @@ def gradients_kernel(
         half = BC >> (level + 1)
         b_fq, b_fk, second, pairs = halves(
             p_G, p_back, resets, resets_back, o_c, half, start, length, width, o_k, m_k,
-            FORWARD, BACKWARD, BEFORE, BC,
+            FORWARD, BACKWARD, BEFORE,
         )  # fmt: skip
         b_qf, b_kf = b_q * b_fq, b_k * b_fk
         b_A += tl.where(pairs, product(b_qf, tl.trans(b_kf), DOT, PRECISION), 0.0)

@@ -29,6 +29,7 @@ import triton.language as tl
 
 from ..tiles import place, product
 
+LOG2_E = tl.constexpr(1.4426950408889634)
 #: Numbers whose values do not make another kernel.
 ALIKE = ["L", "rows", "chunks", "slots", "tokens", "H"]
 
@@ -108,7 +109,7 @@ def gate_sums_kernel(
     o = (i_direction * tokens + i_r * L + first) * W + o_l[:, None] * W + o_w[None, :]
     b_g = tl.load(p_g + o, m, 0.0).to(tl.float32)
     reset = b_g <= FLOOR
-    b_g = tl.where(reset, 0.0, b_g * 1.4426950408889634)
+    b_g = tl.where(reset, 0.0, b_g * LOG2_E)
     b_G = tl.cumsum(b_g, 0)
     tl.store(p_G + o, b_G, m)
     if EACH:
@@ -151,9 +152,10 @@ def states_kernel(
     p_v += i_r * v_b + first * v_l + i_h * v_h
     width = H * K if EACH else H
     i_gate = (i_direction * UNTIED * tokens + i_r * L + first) * width + (i_h * K if EACH else i_h)
-    p_G += i_gate
-    p_resets += ((i_direction * UNTIED * rows + i_row) * chunks * width + i_h * K) if EACH else i_gate
-    if not EACH:
+    if EACH:
+        p_G += i_gate
+        p_resets += (i_direction * UNTIED * rows + i_row) * chunks * width + i_h * K
+    else:
         p_whole = p_spans + i_gate
         p_spans += (1 - back) * (1 + UNTIED) * tokens.to(tl.int64) * width + i_gate
     p_S += ((i_direction * slots + slot(i_row, first, L, LENGTHS, BC)) * H + i_h) * K * V

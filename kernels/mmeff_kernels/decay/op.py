@@ -7,7 +7,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from ..arguments import check_impl, check_lengths, check_packing, check_triton, has_shape
+from ..arguments import check_impl, check_lengths, check_packing, check_triton, has_shape, innermost
 from ..padding import Packing, nothing, without_padding
 from .chunked import decay_chunked
 from .reference import decay_reference
@@ -91,7 +91,7 @@ def decay_attention(
         longest = 0
         if cu_seqlens is not None:
             lengths, longest = cu_seqlens.to(q.device), int(cu_seqlens.diff().max())
-        q, k, v = (t if t.stride(-1) == 1 else t.contiguous() for t in (q, k, v))
+        q, k, v = innermost(q), innermost(k), innermost(v)
         bonus, initial_state = (None if t is None else t.float().contiguous() for t in (bonus, initial_state))
         which = get_args(Direction).index(direction)
         o, final = Decay.apply(

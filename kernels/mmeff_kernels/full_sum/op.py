@@ -5,7 +5,7 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor
 
-from ..arguments import check_impl, check_lengths, check_packing, check_triton
+from ..arguments import check_impl, check_lengths, check_packing, check_triton, innermost
 from ..padding import Packing, nothing, without_padding
 from .features import Feature, elementwise
 from .reference import full_sum_reference, rotate
@@ -61,7 +61,7 @@ def full_sum(
     if _serves(impl, q, k, v):
         from .operators import FullSum, without_gradients
 
-        q, k, v = (t if t.stride(-1) == 1 else t.contiguous() for t in (q, k, v))
+        q, k, v = innermost(q), innermost(k), innermost(v)
         run = FullSum.apply if torch.is_grad_enabled() else without_gradients
         return run(q, k, v, *_flat(q, feature, normalize, rotation, scale, eps, lengths, cu_seqlens))
     options = {"normalize": normalize, "scale": scale, "eps": eps}
@@ -98,7 +98,7 @@ def full_sum_qkvpacked(
     from .operators import PackedFullSum, without_gradients
 
     _check(q, q, q, feature, rotation, lengths, cu_seqlens, impl)
-    qkv = qkv if qkv.stride(-1) == 1 else qkv.contiguous()
+    qkv = innermost(qkv)
     given = _flat(q, feature, normalize, rotation, scale, eps, lengths, cu_seqlens)
     return PackedFullSum.apply(qkv, *given) if torch.is_grad_enabled() else without_gradients(*qkv.unbind(2), *given)
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
+from ..arguments import innermost
 from ..first_order import first_order
 from ..launcher import Launcher
 from ..selective_scan.operators import shared as summed
@@ -171,7 +172,7 @@ def scan(
     x: Tensor, weights: Tensor, u: Tensor, D: Tensor | None, grid: tuple[int, int], directions: list[int]
 ) -> Tensor:
     """`line_scan` by the kernels: y (B, H W, D). Without gradients two lines of states are held, not all."""
-    x, u = (t if t.stride(-1) == 1 else t.contiguous() for t in (x, u))
+    x, u = innermost(x), innermost(u)
     weights = weights if weights.stride(-1) == 1 or weights.shape[-1] == 1 else weights.contiguous()
     D = None if D is None else D.float().contiguous()
     if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (x, weights, u, D)):

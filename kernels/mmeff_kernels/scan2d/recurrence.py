@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..arguments import check_impl, check_triton, has_shape
+from ..arguments import check_impl, check_triton, has_shape, innermost
 from ..first_order import first_order
 from ..padding import nothing
 from ..selective_scan.checks import Impl
@@ -154,17 +154,15 @@ def _triton(
 ) -> Tensor:  # fmt: skip
     from .corner_operators import CornerScan
 
-    def inner(t: Tensor) -> Tensor:
-        return t if t.stride(-1) == 1 else t.contiguous()
-
     def given(side: Axis) -> tuple[Any, ...]:
         A, bias = side["A"].float().mT.contiguous(), side["dt_bias"]
-        return inner(side["dt"]), A, inner(side["B"]), None if bias is None else bias.float().contiguous()
+        return innermost(side["dt"]), A, innermost(side["B"]), None if bias is None else bias.float().contiguous()
 
     rows, columns = (sum(1 << k for k, corner in enumerate(corners) if TURNS[corner][axis]) for axis in (0, 1))
     top = given(sides[1]) if len(sides) == 2 else (None,) * 4
     own = None if D is None else D.float().contiguous()
-    y = CornerScan.apply(inner(x), *given(sides[0]), *top, inner(C), own, softplus, len(corners), rows, columns, *grid)
+    turned = softplus, len(corners), rows, columns, *grid
+    y = CornerScan.apply(innermost(x), *given(sides[0]), *top, innermost(C), own, *turned)
     return y[0] if len(corners) == 1 else y.sum(0)
 
 

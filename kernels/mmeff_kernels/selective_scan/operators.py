@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
+from ..arguments import innermost
 from ..first_order import first_order
 from ..padding import without_padding
 from ..stacked import expanded, weight_gradient
@@ -193,7 +194,7 @@ def scan(
     if cu_seqlens is not None:
         lengths = cu_seqlens.to(x.device)
         longest = int(cu_seqlens.diff().max())
-    x, dt, B, C, z = (t if t is None or t.stride(-1) == 1 else t.contiguous() for t in (x, dt, B, C, z))
+    x, dt, B, C, z = (None if t is None else innermost(t) for t in (x, dt, B, C, z))
     D, bias = (None if t is None else t.contiguous() for t in (D, bias))
     gated = z is not None and not torch.compiler.is_compiling()  # compiled, the gate joins what follows
     y, last = TritonScan.apply(

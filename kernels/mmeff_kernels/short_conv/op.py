@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..arguments import check_impl, check_lengths, check_triton
+from ..arguments import check_impl, check_lengths, check_triton, innermost
 from ..kept import kept
 from ..padding import nothing, without_padding
 
@@ -53,9 +53,8 @@ def short_conv(
 
         table = _table(tuple(sides), weight.shape[-1], x.device)
         with torch.autocast(x.device.type, enabled=False):
-            x = x if x.stride(-1) == 1 else x.contiguous()
             weight, bias = weight.float().contiguous(), None if bias is None else bias.float().contiguous()
-            return ShortConv.apply(x, weight, bias, lengths, table, silu)
+            return ShortConv.apply(innermost(x), weight, bias, lengths, table, silu)
     return _torch(x, weight, bias, sides, silu, lengths)
 
 
