@@ -1,6 +1,5 @@
 """What a trained model says of new signals."""
 
-import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -10,10 +9,10 @@ import torch
 from torch import Tensor
 
 from mmeff.errors import InputError
-from mmeff.spec import DataSpec
+from mmeff.signals import DataSpec, collate, read_raw
 
 if TYPE_CHECKING:
-    from mmeff.tasks.classify import Classification
+    from mmeff.tasks.base import Task
 
 
 @dataclass(frozen=True)
@@ -43,7 +42,7 @@ class Prediction:
         return cls(label, probability, ranked, labels)
 
 
-def choose_task(model: "Classification", task: str | None) -> str:
+def choose_task(model: "Task", task: str | None) -> str:
     """The name of the head to ask. InputError if there are several and none is named."""
     if not model.specs:
         raise InputError("this model has not been trained: it knows no classes. Take one from mmeff.load(run)")
@@ -55,43 +54,11 @@ def choose_task(model: "Classification", task: str | None) -> str:
     return task
 
 
-def as_item(signal: Any, spec: DataSpec) -> Any:
-    """What `read_raw` takes, of what users have at hand: paths, arrays, tensors, Pillow's images."""
-    if spec.modality == "text":
-        if isinstance(signal, os.PathLike):
-            raise InputError(
-                f"this model reads texts: give strings, not the path {os.fspath(signal)!r}. "
-                "mmeff.data.text.text_lines(path) gives the lines of a file"
-            )
-        if not isinstance(signal, str):
-            raise InputError(f"this model reads texts: give strings, not {type(signal).__name__}")
-        return signal
-    if isinstance(signal, str | os.PathLike):
-        return signal
-    if spec.modality == "audio":
-        if not (isinstance(signal, tuple) and len(signal) == 2):
-            raise InputError(
-                "this model reads sounds: give a path, or a pair (waveform, sample rate), "
-                f"not {type(signal).__name__}; several of them in a list"
-            )
-        wave, rate = signal
-        return (wave.detach().cpu().numpy() if isinstance(wave, Tensor) else wave), rate
-    if isinstance(signal, Tensor):
-        return signal.detach().cpu().numpy()
-    if hasattr(signal, "convert") and hasattr(signal, "mode"):  # one of Pillow's images
-        import numpy as np
-
-        return np.asarray(signal.convert("L" if spec.preprocessing["channels"] == 1 else "RGB"))
-    return signal
-
-
-def logits_of(model: "Classification", task: str, raws: Sequence[Any]) -> Tensor:
-    """Raw signals, as `read_raw` gives them -> float32 logits (B, K) on the CPU."""
-    from mmeff.data import collate
-
+def outputs_of(model: "Task", task: str, raws: Sequence[Any]) -> Tensor:
+    """Raw signals, as `read_raw` gives them -> float32 outputs (B, ...) on the CPU."""
     spec = model.specs[task]
     batch = collate(task, spec, raws)
-    raw, lengths = batch[spec.modality], batch.get("lengths")
+    raw, lengths = spec.raw(batch), batch.get("lengths")
     with torch.inference_mode(), in_eval_mode(model):
         raw = raw.to(model.device) if isinstance(raw, Tensor) else raw
         return model(task, raw, None if lengths is None else lengths.to(model.device)).float().cpu()
@@ -110,10 +77,8 @@ def in_eval_mode(model: torch.nn.Module) -> Iterator[None]:
             module.training = mode
 
 
-def predict(model: "Classification", signals: Any, task: str | None, batch_size: int) -> Any:
-    """See `Classification.predict`."""
-    from mmeff.data import read_raw
-
+def predict(model: "Task", signals: Any, task: str | None, batch_size: int) -> Any:
+    """See `Task.predict`."""
     if batch_size < 1:
         raise InputError(f"batch_size is {batch_size}; it must be 1 at least")
     task = choose_task(model, task)
@@ -122,6 +87,7 @@ def predict(model: "Classification", signals: Any, task: str | None, batch_size:
     items = signals if several else [signals]
     found: list[Prediction] = []
     for start in range(0, len(items), batch_size):
-        raws = [read_raw(spec, as_item(item, spec)) for item in items[start : start + batch_size]]
-        found += [Prediction.of(row, spec) for row in logits_of(model, task, raws)]
+        some = items[start : start + batch_size]
+        raws = [read_raw(spec, spec.kind.item(one, **spec.preprocessing)) for one in some]
+        found += [model.answer(task, row) for row in outputs_of(model, task, raws)]
     return found if several else found[0]

@@ -8,10 +8,11 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import mmeff
-from mmeff.build import build, parts
+from mmeff.build import parts
+from mmeff.checkpoint import rebuild
 from mmeff.cli import main
 from mmeff.errors import InputError
-from mmeff.spec import DataSpec
+from mmeff.signals import DataSpec
 
 RECIPE = {
     "class_path": "mmeff.tasks.Classify",
@@ -67,7 +68,7 @@ def with_mixer(mixer: object) -> dict:
 
 
 def built(recipe: dict, trust: tuple[str, ...] = ()):
-    return build(recipe, SPECS, ENOUGH, trust)
+    return rebuild(recipe, SPECS, ENOUGH, trust)
 
 
 @pytest.fixture
@@ -88,15 +89,17 @@ def test_a_class_of_another_package_is_not_even_imported(part, foreign):
 
 def test_classes_and_functions_of_a_trusted_package_are_built(foreign):
     model = built(with_part("pool", f"{foreign}.Mine"), trust=[foreign])
-    assert type(model.make_head(2).pool).__module__ == foreign
+    assert type(model.new_head(2).pool).__module__ == foreign
     wide = {"class_path": f"{foreign}.Wide", "init_args": {"extra": 4, "head_dim": "4"}}
-    assert built(with_mixer(wide), (foreign,)).backbone.blocks[0].mixer.heads == 2
+    assert built(with_mixer(wide), (foreign,)).model.backbone.blocks[0].mixer.heads == 2
     # What `mmeff fit` writes of defaults that are functions.
     own = {"ratio": 3, "act": "torch._C._VariableFunctions.tanh", "norm": "torch.nn.LayerNorm"}
-    mixer = built(with_mixer({"class_path": f"{foreign}.Own", "init_args": own}), (foreign,)).backbone.blocks[0].mixer
+    mixer = (
+        built(with_mixer({"class_path": f"{foreign}.Own", "init_args": own}), (foreign,)).model.backbone.blocks[0].mixer
+    )
     assert mixer.act is torch.tanh and mixer.norm.normalized_shape == (24,)
-    assert type(built(with_mixer(f"{foreign}.made"), (foreign,)).backbone.blocks[0].mixer).__name__ == "Own"
-    assert type(built(with_part("pool", f"{foreign}.MaxPool"), (foreign,)).make_head(2).pool).__name__ == "MaxPool"
+    assert type(built(with_mixer(f"{foreign}.made"), (foreign,)).model.backbone.blocks[0].mixer).__name__ == "Own"
+    assert type(built(with_part("pool", f"{foreign}.MaxPool"), (foreign,)).new_head(2).pool).__name__ == "MaxPool"
 
 
 @pytest.mark.parametrize(
@@ -147,7 +150,7 @@ def test_a_part_that_is_exported_can_be_named_and_nothing_else():
 )
 def test_every_way_in_which_recipes_say_a_part_is_read(part, value, kind):
     model = built(with_part(part, value))
-    assert kind is None or type(model.heads["text"].dropout.p) is kind
+    assert kind is None or type(model.model.heads["text"].dropout.p) is kind
 
 
 def test_a_recipe_may_come_as_it_was_written():

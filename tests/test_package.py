@@ -43,8 +43,18 @@ FORBIDDEN = {
     ),
     "mmeff.heads": ("mmeff.data", "mmeff.tasks", "mmeff.tokenizers", "mmeff.backbones", "mmeff.mixers", "lightning"),
     "mmeff.tokens": ("mmeff", "lightning"),
-    "mmeff.spec": ("mmeff.data", "mmeff.tasks", "mmeff.tokenizers", "mmeff.backbones", "torch", "lightning"),
-    "mmeff.weights": ("mmeff.data", "mmeff.tasks", "mmeff.tokenizers", "mmeff.backbones", "mmeff.spec", "lightning"),
+    "mmeff.signals": (
+        "mmeff.data",
+        "mmeff.tasks",
+        "mmeff.tokenizers",
+        "mmeff.backbones",
+        "mmeff.mixers",
+        "mmeff.heads",
+        "mmeff_kernels",
+        "lightning",
+    ),
+    "mmeff.model": ("mmeff.data", "mmeff.tasks", "mmeff.cli", "mmeff.compare", "mmeff_kernels", "lightning"),
+    "mmeff.weights": ("mmeff.data", "mmeff.tasks", "mmeff.tokenizers", "mmeff.backbones", "mmeff.signals", "lightning"),
     "mmeff.errors": ("mmeff", "torch", "lightning"),
     "mmeff_kernels": ("mmeff", "lightning", "timm", "torchaudio", "torchvision"),
 }
@@ -53,7 +63,7 @@ ONLY_FROM = {
     "mmeff.cli": ("mmeff.__main__",),
     "mmeff.compare": ("mmeff.cli.compare",),
     "mmeff.checkpoint": ("mmeff", "mmeff.cli.export", "mmeff.cli.predict"),
-    "mmeff.build": ("mmeff.checkpoint", "mmeff.cli.values"),
+    "mmeff.build": ("mmeff.checkpoint", "mmeff.cli.run", "mmeff.cli.values", "mmeff.compare.contenders"),
 }
 
 

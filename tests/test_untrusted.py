@@ -20,10 +20,10 @@ import torch
 from safetensors.torch import save_file
 
 import mmeff
-from mmeff.build import build
+from mmeff.checkpoint import rebuild
 from mmeff.cli import main
 from mmeff.errors import InputError
-from mmeff.spec import DataSpec
+from mmeff.signals import DataSpec
 
 ROOT = Path(__file__).parents[1]
 ISOTROPIC = {"dim": 8, "depth": 1, "mixer": {"class_path": "mmeff.mixers.Attention", "init_args": {"head_dim": 8}}}
@@ -57,7 +57,8 @@ EVIL = "evil_parts.Evil"
 NAMES = (
     EVIL, "evil.yaml", "./evil.yaml", "{folder}/evil.yaml", "evil.json", "~/evil.yaml", "file://{folder}/evil.yaml",
     "os.system", "builtins.eval", "subprocess.Popen", "torch.load", "torch.hub.load", "timm.create_model",
-    "mmeff.load", "mmeff.checkpoint.load", "mmeff.checkpoint.export", "mmeff.build.build", "mmeff.cli.main",
+    "mmeff.load", "mmeff.checkpoint.load", "mmeff.checkpoint.export", "mmeff.build.build",
+    "mmeff.checkpoint.rebuild", "mmeff.cli.main",
     "mmeff.cli.run.main", "mmeff.cli.sys.exit", "mmeff.cli.importlib.import_module", "mmeff.cli.run.yaml.unsafe_load",
     "mmeff.data.ImageFolder", "mmeff.weights.read_checkpoint", "mmeff.compare.workers.run", "mmeff.norm.torch.load",
     "mmeff.compare.baselines.TimmModel", "mmeff.tasks.classify.LightningModule", "mmeff.mixers.Mixer",
@@ -162,7 +163,7 @@ class Evil:
 def state() -> dict[str, torch.Tensor]:
     torch.manual_seed(0)
     enough = {"": torch.zeros(10**5)}
-    return build(CONFIG["model"], DataSpec.from_dicts(CONFIG["specs"]), enough).state_dict()
+    return rebuild(CONFIG["model"], DataSpec.from_dicts(CONFIG["specs"]), enough).state_dict()
 
 
 def exported(folder: Path, config: Any = CONFIG, weights: dict[str, torch.Tensor] | None = None) -> Path:

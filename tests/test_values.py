@@ -15,10 +15,10 @@ import torch
 from torch import Tensor
 
 from mmeff import backbones, data, feedforward, heads, mixers, tasks, tokenizers
-from mmeff.data.audio import read_audio
-from mmeff.data.image import read_image
 from mmeff.errors import InputError, spelled, whole, within
-from mmeff.spec import DataSpec
+from mmeff.signals import DataSpec
+from mmeff.signals.audio import read_audio
+from mmeff.signals.image import read_image
 from mmeff.tokens import Tokens
 
 #: Not numbers, numbers that are no integers, and numbers far beyond all defaults.
@@ -42,7 +42,7 @@ SMALL = partial(backbones.Isotropic, 8, 1)
 
 
 class Given(data.Source):
-    def __init__(self, modality: str):
+    def __init__(self, signal: str):
         rng = np.random.default_rng(0)
         items = {
             "image": list(rng.integers(0, 256, (40, 8, 8), dtype=np.uint8)),
@@ -50,7 +50,7 @@ class Given(data.Source):
             "text": [f"text {i}" for i in range(40)],
         }
         ids, groups = [str(i) for i in range(40)], [str(i // 4) for i in range(40)]
-        self.given = data.Examples(items[modality], ["a", "b"] * 20, ids, group=groups)
+        self.given = data.Examples(items[signal], ["a", "b"] * 20, ids, group=groups)
 
     def examples(self) -> data.Examples:
         return self.given
@@ -62,9 +62,9 @@ def tokens(dim: Any, grid: tuple[int, ...] = (4, 4)) -> Tokens:
 
 def use_tokenizer(cls: Any, **options: Any) -> Tensor:
     tokenizer = cls(**{"dim": 16, **options})
-    tokenizer.check(SPEC[tokenizer.modality])
-    tokenizer.fit(list(RAW[tokenizer.modality]))
-    return tokenizer(RAW[tokenizer.modality]).x
+    tokenizer.check(SPEC[tokenizer.signal])
+    tokenizer.fit(list(RAW[tokenizer.signal]))
+    return tokenizer(RAW[tokenizer.signal]).x
 
 
 def use_spectrogram(cls: Any, **options: Any) -> Tensor:
@@ -272,7 +272,7 @@ def test_raw_batches_of_another_kind_are_refused() -> None:
         (lambda: sound(wave, torch.tensor([4000])), r"lengths are torch.int64 \(1,\) beside sounds \(2, 4000\)"),
         (lambda: tokenizers.TextBytes(16)("a text"), "raw batch is a str; it must be a list of strings"),
         (lambda: tokenizers.TextBytes(16)([]), "list of strings, one or more"),
-        (lambda: tokenizers.TextBytes(16)(torch.zeros(2, 3).long()), "raw batch is a Tensor"),
+        (lambda: tokenizers.TextBytes(16)(torch.zeros(2, 3)), r"ids of a batch are torch.float32 \(2, 3\)"),
         (lambda: tokenizers.TextBytes(16)(["a", 3]), r"list of \['int', 'str'\]"),
     ):
         with pytest.raises(InputError, match=message):

@@ -5,6 +5,7 @@ from typing import Any
 
 from torch import nn
 
+from mmeff.mixers import Mixer
 from mmeff.tokens import Tokens
 
 
@@ -24,6 +25,10 @@ class Backbone(nn.Module, ABC):
     def features(self, tokens: Tokens) -> list[Tokens]:
         """The tokens of each stage, the last of them as `forward` returns them; a backbone has one stage by default."""
         return [self(tokens)]
+
+    def serves(self, axes: int) -> bool:
+        """Whether all mixers serve grids of so many axes."""
+        return all(axes in module.axes for module in self.modules() if isinstance(module, Mixer))
 
     @classmethod
     def resized(cls, arguments: dict[str, Any], width: int | None = None, depth: int | None = None) -> dict[str, Any]:

@@ -19,6 +19,8 @@ EPILOG = """Values of the plan: --train.steps 50 --lengths.image '[64, 128]' --b
 mmeff compare a/results.parquet b/results.parquet"""
 #: The name of torch's own Transformer among the baselines, and its class.
 TRANSFORMER = "transformer", "mmeff.compare.baselines.Transformer"
+#: The tokenizer of timm's models.
+PIXELS = "mmeff.compare.baselines.Pixels"
 
 
 def main(words: list[str]) -> int:
@@ -87,7 +89,7 @@ def overridden(plan: Recipe, words: list[str]) -> Recipe:
 
 
 def contenders_of(plan: "Plan") -> list["Contender"]:
-    """Every recipe with every backbone and baseline that serves its modality."""
+    """Every recipe with every backbone and baseline that serves its signal."""
     from mmeff.compare.contenders import TIMM, Contender
 
     found = []
@@ -104,9 +106,9 @@ def contenders_of(plan: "Plan") -> list["Contender"]:
             model = composed["model"]["init_args"]
             if name == TRANSFORMER[0]:
                 model["backbone"] = {"class_path": TRANSFORMER[1]}
-            elif modality_of(model) == "image":
+            elif signal_of(model) == signal_of({"tokenizer": {"class_path": PIXELS}}):
                 channels = composed["data"]["init_args"].get("channels", 3)
-                model["tokenizer"] = {"class_path": "mmeff.compare.baselines.Pixels"}
+                model["tokenizer"] = {"class_path": PIXELS}
                 model["backbone"] = {"class_path": TIMM, "init_args": {"name": name, "channels": channels}}
             else:
                 continue
@@ -114,8 +116,8 @@ def contenders_of(plan: "Plan") -> list["Contender"]:
     return found
 
 
-def modality_of(model: dict[str, Any]) -> str:
+def signal_of(model: dict[str, Any]) -> str:
     tokenizer = model.get("tokenizer")
     if not isinstance(tokenizer, dict):
         raise InputError("a comparison wants recipes of one signal, with one model.tokenizer")
-    return find_class(tokenizer["class_path"], "model.tokenizer").modality
+    return find_class(tokenizer["class_path"], "model.tokenizer").signal

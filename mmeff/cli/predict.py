@@ -16,11 +16,10 @@ from mmeff.errors import InputError, as_input_error
 
 if TYPE_CHECKING:
     from mmeff.predict import Prediction
+    from mmeff.signals import DataSpec, Signal
 
 #: Signals that are passed through the model together.
 BATCH = 32
-
-FOR_TEXT = "This model reads text: give .txt files with one text a line, or a text after -t"
 
 
 def main(words: list[str]) -> int:
@@ -42,7 +41,7 @@ def main(words: list[str]) -> int:
 
     model = load(options.ckpt, trust=options.trust)
     task = choose_task(model, options.task)
-    items = gather(options.files, options.text, model.specs[task].modality)
+    items = gather(options.files, options.text, model.specs[task])
     model = model.to("cuda" if torch.cuda.is_available() else "cpu")
     rows: list[Row] = []
     for row in label(model, task, items, options.ckpt):
@@ -86,37 +85,25 @@ class Row:
     error: str = ""
 
 
-def gather(files: list[str], texts: list[str], modality: str) -> list[str]:
-    """All signals in the order given: files, those below folders by name, the lines of text files, texts."""
-    if texts and modality != "text":
-        raise InputError(f"this model reads {modality}: give files, not -t")
-    items: list[str] = []
-    for file in files:
-        below = files_below(file, modality) if os.path.isdir(file) else [file]
-        items += [text for path in below for text in lines_of(path)] if modality == "text" else below
-    return [*items, *texts]
+def gather(files: list[str], texts: list[str], spec: "DataSpec") -> list[str]:
+    """All signals in the order given: files, those below folders by name, what files of lines hold, texts."""
+    kind = spec.kind
+    if texts and not kind.strings:
+        raise InputError(f"this model reads {kind.name}: give files, not -t")
+    below = [path for file in files for path in (files_below(file, kind) if os.path.isdir(file) else [file])]
+    return [*(item for path in below for item in kind.items(path)), *texts]
 
 
-def files_below(folder: str, modality: str) -> list[str]:
-    from mmeff.data.scan import image_suffixes, scan, sound_suffixes
+def files_below(folder: str, kind: "Signal") -> list[str]:
+    from mmeff.data.scan import scan
 
-    suffixes = {"image": image_suffixes, "audio": sound_suffixes, "text": lambda: (".txt",)}[modality]()
-    return [os.path.join(folder, name) for name in scan(Path(folder), suffixes).files]
-
-
-def lines_of(path: str) -> list[str]:
-    from mmeff.data.text import text_lines
-
-    try:
-        return text_lines(path)
-    except InputError as error:
-        raise InputError(f"{error}. {FOR_TEXT}") from error
+    return [os.path.join(folder, name) for name in scan(Path(folder), kind.suffixes()).files]
 
 
 def label(model: Any, task: str, items: list[str], ckpt: str) -> Iterable[Row]:
     """A row for each item, in order. One that cannot be read does not keep the others from being labelled."""
-    from mmeff.data import read_raw
-    from mmeff.predict import Prediction, logits_of
+    from mmeff.predict import outputs_of
+    from mmeff.signals import read_raw
 
     spec = model.specs[task]
     for start in range(0, len(items), BATCH):
@@ -131,13 +118,13 @@ def label(model: Any, task: str, items: list[str], ckpt: str) -> Iterable[Row]:
         readable = ", ".join(some[i] for i in list(raws)[:1]) + (" and others" if len(raws) > 1 else "")
         cannot = f"{ckpt}: the model cannot take {readable}"
         with as_input_error(cannot, RuntimeError, LookupError, ArithmeticError):
-            logits = dict(zip(raws, logits_of(model, task, list(raws.values())), strict=True)) if raws else {}
+            outputs = dict(zip(raws, outputs_of(model, task, list(raws.values())), strict=True)) if raws else {}
         for i, item in enumerate(some):
             if i in errors:
                 yield Row(item, error=errors[i])
                 continue
             try:
-                yield Row(item, Prediction.of(logits[i], spec))
+                yield Row(item, model.answer(task, outputs[i]))
             except InputError as error:
                 raise InputError(f"{ckpt}: {error} for {item}") from error
 

@@ -79,7 +79,7 @@ class TimeAhead(Callback):
                 for _ in range(2):
                     start = time.monotonic()
                     with trainer.precision_plugin.forward_context():
-                        logits = pl_module(task, batch[signals.spec.modality], batch.get("lengths"))
+                        logits = pl_module.of_batch(batch)
                     # Not `backward`, which on several processes waits for the others' gradients.
                     torch.autograd.grad(logits.float().sum(), parameters, allow_unused=True)
                     if logits.is_cuda:

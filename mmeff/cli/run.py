@@ -14,10 +14,10 @@ from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint, RichProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 
-from mmeff.cli.baseline import compare_with_baselines
+from mmeff.build import build
 from mmeff.cli.curves import loggers
 from mmeff.cli.folder import run_folder
-from mmeff.cli.keys import Recipe
+from mmeff.cli.keys import Recipe, find_class
 from mmeff.cli.place import Place
 from mmeff.cli.progress import EpochLines, TimeAhead
 from mmeff.cli.recipe import compose
@@ -25,8 +25,8 @@ from mmeff.cli.trainer import as_list, check_processes, check_seed, check_values
 from mmeff.cli.yaml_text import dump
 from mmeff.data import ClassificationData, collate
 from mmeff.errors import InputError, Interrupted, as_input_error, interrupted_by
-from mmeff.spec import DataSpec
-from mmeff.tasks import Classification
+from mmeff.signals import DataSpec
+from mmeff.tasks import Task
 from mmeff.tasks.distributed import allow_unused_parameters, leave_group, say
 from mmeff.tasks.interrupt import StopOnInterrupt, handlers_kept
 from mmeff.tasks.report import TestReport
@@ -55,8 +55,18 @@ class Cli(LightningCLI):
         check_seed(self.config[str(self.config.subcommand)].get("seed_everything"))
 
     def instantiate_classes(self) -> None:
+        """Model and data by `mmeff.build`, as checkpoints and comparisons build them; callbacks and loggers by
+        jsonargparse."""
+        command = str(self.subcommand)
+        recipe = yaml.safe_load(self.parser.dump(self.config, skip_unset=False))[command]
+        config = self.config.clone()
+        del config[command]["model"], config[command]["data"]
         with as_input_error("the recipe cannot be built", MisconfigurationException, ImportError):
-            super().instantiate_classes()
+            self.config_init = self.parser.instantiate_classes(config)
+            self.datamodule = build(ClassificationData, recipe["data"], "data")
+            self.model = build(Task, recipe["model"], "model")
+            self.model.recipe = recipe["model"]
+            self.trainer = self.instantiate_trainer()
 
     def _parse_ckpt_path(self) -> None:
         pass  # checkpoints of mmeff keep their recipe under a key of their own
@@ -72,8 +82,6 @@ class Cli(LightningCLI):
         return trainer
 
     def after_instantiate_classes(self) -> None:
-        assert isinstance(self.model, Classification) and isinstance(self.datamodule, ClassificationData)
-        self.model.recipe = self.described()
         allow_unused_parameters(self.trainer, self.model)
         if self.everything:
             stored = read_checkpoint(Path(self.config_init["test"].ckpt_path))["mmeff"]
@@ -90,11 +98,7 @@ class Cli(LightningCLI):
             )
         millions = sum(p.numel() for p in self.model.parameters()) / 1e6
         say(self.datamodule.summary())
-        say(f"{type(self.model.backbone).__name__}: {millions:.2f} M parameters in all")
-
-    def described(self) -> Recipe:
-        """The model as parsed, for its checkpoints: strings and files that held values are resolved."""
-        return yaml.safe_load(self.parser.dump(self.config, skip_unset=False))[str(self.subcommand)]["model"]
+        say(f"{type(self.model.model.backbone).__name__}: {millions:.2f} M parameters in all")
 
 
 def main(words: list[str]) -> int:
@@ -125,7 +129,7 @@ def main(words: list[str]) -> int:
 def execute(command: str, recipe: Recipe, flags: list[str], run: Path, dry: bool, everything: bool) -> None:
     set_defaults(recipe, command, run)
     text = dump(recipe)
-    callbacks = run_callbacks(run, command, recipe["trainer"])
+    callbacks = run_callbacks(run, command, recipe["trainer"], find_class(recipe["model"]["class_path"], "model"))
     try:
         with handlers_kept(), restoring(recipe.get("ckpt_path")):
             cli = Cli(everything, **cli_arguments(command, callbacks), args=[command, "--config", text, *flags])
@@ -148,7 +152,7 @@ def execute(command: str, recipe: Recipe, flags: list[str], run: Path, dry: bool
 
 def cli_arguments(command: str, callbacks: list[Callback]) -> dict[str, Any]:
     return {
-        "model_class": Classification,
+        "model_class": Task,
         "datamodule_class": ClassificationData,
         "subclass_mode_model": True,
         "subclass_mode_data": True,
@@ -176,14 +180,14 @@ def set_defaults(recipe: Recipe, command: str, run: Path) -> None:
     trainer.setdefault("plugins", [{"class_path": "mmeff.tasks.safety.AtomicCheckpointIO"}])
     trainer.setdefault("enable_progress_bar", sys.stdout.isatty() and not trainer.get("barebones"))
     if trainer.get("precision") in ("bf16-true", "16-true"):
-        half = {"class_path": "mmeff.tasks.precision.HalfButSounds", "init_args": {"precision": trainer["precision"]}}
+        half = {"class_path": "mmeff.tasks.precision.HalfButRaw", "init_args": {"precision": trainer["precision"]}}
         trainer["plugins"] = [*as_list(trainer["plugins"]), half]
         del trainer["precision"]
     elif torch.cuda.is_available() and trainer.get("accelerator", "auto") in ("auto", "gpu", "cuda"):
         trainer.setdefault("precision", "bf16-mixed")
 
 
-def run_callbacks(run: Path, command: str, trainer: dict[str, Any]) -> list[Callback]:
+def run_callbacks(run: Path, command: str, trainer: dict[str, Any], task: type[Task]) -> list[Callback]:
     bar: list[Callback] = [RichProgressBar(leave=True)] if trainer["enable_progress_bar"] else []
     if command != "fit":
         return [*bar, EpochLines(), *([TestReport(run)] if command == "test" else [])]
@@ -191,7 +195,7 @@ def run_callbacks(run: Path, command: str, trainer: dict[str, Any]) -> list[Call
     logs = trainer.get("logger") is not False and not (trainer.get("fast_dev_run") or barebones)
     last: dict[str, Any] = {"dirpath": run, "filename": "last", "enable_version_counter": False}
     checkpoints = [
-        BestCheckpoint(run),
+        BestCheckpoint(run, task.monitor, task.mode),
         ModelCheckpoint(**last, every_n_epochs=1, save_on_train_epoch_end=True),
         ModelCheckpoint(**last, train_time_interval=timedelta(minutes=1)),
     ]
@@ -220,13 +224,11 @@ def finish(cli: Cli, run: Path) -> None:
         trainer.test(model, datamodule=data, verbose=False)
         limit: Any = trainer.limit_test_batches
         if trainer.is_global_zero and isinstance(limit, float) and limit == 1:  # the whole number 1 is one batch
-            print(*compare_with_baselines(data, trainer.callback_metrics), sep="\n", flush=True)
+            print(*model.beside_baselines(data.parts, trainer.callback_metrics), sep="\n", flush=True)
     if not any(run.glob("*.ckpt")):
         return
-    tasks = {name: '-t "a text"' if spec.modality == "text" else "FILE" for name, spec in data.specs.items()}
-    say(f"everything is in {run}. Label something of your own:")
-    for name, what in tasks.items():
-        say(f"  mmeff predict --ckpt {run} " + (f"--task {name} " if len(tasks) > 1 else "") + what)
+    first, *lines = model.usage(run)
+    say("\n".join([f"everything is in {run}. {first}", *lines]))
 
 
 def quiet() -> None:

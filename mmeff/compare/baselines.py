@@ -42,7 +42,7 @@ class Transformer(Backbone):
 class Pixels(Tokenizer):
     """Images as they are, a token a pixel: for models that cut patches themselves."""
 
-    modality = "image"
+    signal = "image"
 
     def __init__(self, dim: int):
         super().__init__()

@@ -5,15 +5,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from math import log
 
+from mmeff import signals
 from mmeff.compare.quantities import BY_KEY, Measured, Quantity, distinct, number
 from mmeff.compare.schema import Row
 
-#: What users ask of: the length, and its name.
-TARGETS = {
-    "image": (1024.0, "An image of 1024 px"),
-    "audio": (10.0, "A clip of 10 s"),
-    "text": (4096.0, "A text of 4k tokens"),
-}
 QUESTIONS = {
     "training": "Fastest in training",
     "inference": "Fastest in inference",
@@ -40,21 +35,21 @@ class Answer:
 class Choice:
     """The answers for one signal. `note` says where they were measured, or that nothing near was."""
 
-    modality: str
+    signal: str
     title: str
     note: str
     answers: tuple[Answer, ...]
 
 
 def choose(rows: Sequence[Row]) -> list[Choice]:
-    """A choice for each of the targets, whether or not it was measured."""
-    return [_choose(modality, [row for row in rows if row.modality == modality]) for modality in TARGETS]
+    """A choice for each kind of signal, whether or not it was measured."""
+    return [_choose(name, [row for row in rows if row.signal == name]) for name in signals.names()]
 
 
-def _choose(modality: str, rows: list[Row]) -> Choice:
-    target, title = TARGETS[modality]
+def _choose(name: str, rows: list[Row]) -> Choice:
+    target, title = signals.of(name).target, signals.of(name).question
     if not rows:
-        return Choice(modality, title, "Not measured in this run.", ())
+        return Choice(name, title, "Not measured in this run.", ())
     found = asked_for(rows)
     here, length = lengths_name(found[0]), found[0].length
     near = max(length / target, target / length) <= NEAR
@@ -66,12 +61,13 @@ def _choose(modality: str, rows: list[Row]) -> Choice:
         able = found if key != "accuracy" else nearest([row for row in rows if row.accuracy is not None], target)
         elsewhere = bool(able) and able[0].length != length
         answers.append(answer(question, BY_KEY[key], able, f" at {lengths_name(able[0])}" if elsewhere else ""))
-    return Choice(modality, title, note, tuple(answers))
+    return Choice(name, title, note, tuple(answers))
 
 
 def asked_for(rows: Sequence[Row]) -> list[Row]:
-    """Of one modality's rows those of the length nearest to its target where speed was measured, failures included."""
-    timed = nearest([row for row in rows if row.training or row.inference] or rows, TARGETS[rows[0].modality][0])
+    """Of one signal's rows those of the length nearest to its target where speed was measured, failures included."""
+    target = signals.of(rows[0].signal).target
+    timed = nearest([row for row in rows if row.training or row.inference] or rows, target)
     return [row for row in rows if (row.recipe, row.length) == (timed[0].recipe, timed[0].length)]
 
 

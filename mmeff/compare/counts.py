@@ -73,19 +73,22 @@ def state_bytes(func: Any, args: tuple[Any, ...], out: Any) -> int:
 ROUTES = 11
 
 
-def count(model: nn.Module, raw: Tensor, bf16: bool = False) -> Counts:
-    """Counts of a training and of a forward pass over raw signals (1, ...); bytes in bf16 under autocast, or fp32."""
+def count(model: nn.Module, *given: Any, bf16: bool = False) -> Counts:
+    """Counts of a training and of a forward pass over one example, given as the model takes it.
+
+    Bytes are those of bf16 under autocast, or of fp32.
+    """
     try:
         with as_kernels(), torch.autocast("cpu", torch.bfloat16, enabled=bf16):
-            return _counted(model, raw)
+            return _counted(model, given)
     except (DataDependentOutputException, DynamicOutputShapeException):
         return Counts()
 
 
-def _counted(model: nn.Module, raw: Tensor) -> Counts:
+def _counted(model: nn.Module, given: tuple[Any, ...]) -> Counts:
     named = [*model.named_parameters(), *model.named_buffers()]
     weights = {name: torch.empty_like(t, device="cpu").requires_grad_(t.requires_grad) for name, t in named}
-    raw = torch.empty_like(raw, device="cpu")
+    given = tuple(torch.empty_like(x, device="cpu") if isinstance(x, Tensor) else x for x in given)
     counter = FlopCounterMode(display=False, custom_mapping=CORRECTIONS)
     traffic = Traffic()
     was_training = model.training
@@ -93,7 +96,7 @@ def _counted(model: nn.Module, raw: Tensor) -> Counts:
     # this pass and its backward one: what training does besides (dropout) has no products.
     with counter:
         with traffic:
-            logits = functional_call(model.eval(), weights, (raw,))
+            logits = functional_call(model.eval(), weights, given)
         flops = counter.get_total_flops()
         logits.sum().backward()
     model.train(was_training)

@@ -17,7 +17,7 @@ from rich.text import Text
 from mmeff.compare.facts import facts
 from mmeff.compare.noise import Swings, widened
 from mmeff.compare.quantities import BY_KEY, Measured, Quantity, distinct
-from mmeff.compare.ranking import by_modality
+from mmeff.compare.ranking import by_signal
 from mmeff.compare.report import results_in
 from mmeff.compare.schema import Row
 from mmeff.compare.store import read_rows
@@ -67,7 +67,7 @@ def compare_files(a: Path, b: Path) -> int:
         console = Console(width=COLUMNS, soft_wrap=True)
     same = about_a.get("device") == about_b.get("device") and about_a.get("threads") == about_b.get("threads")
     first, second = by_key(rows_a, a), by_key(rows_b, b)
-    ordered = [key_of(row) for rows in by_modality(rows_a).values() for row in rows]
+    ordered = [key_of(row) for rows in by_signal(rows_a).values() for row in rows]
     common = [key for key in ordered if key in second]
     for name, path, about in ((FIRST, a, about_a), (SECOND, b, about_b)):
         console.print(Text(f"{name}  {path}: {'; '.join(f'{k} {v}' for k, v in facts(about))}"))
@@ -94,7 +94,7 @@ def read_run(path: Path) -> tuple[list[Row], dict[str, Any]]:
 
 def key_of(row: Row) -> Key:
     """What makes a row of one run the same as a row of another."""
-    return row.modality, row.recipe, row.backbone, row.length
+    return row.signal, row.recipe, row.backbone, row.length
 
 
 def by_key(rows: Sequence[Row], path: Path) -> dict[Key, Row]:

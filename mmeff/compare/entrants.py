@@ -6,16 +6,16 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from mmeff.compare.budget import beside_budget, matched
-from mmeff.compare.contenders import Contender, Model, build_data, build_task
+from mmeff.compare.contenders import Contender, build_data, build_task
 from mmeff.compare.plan import Budget, Lengths
-from mmeff.compare.schema import UNITS
-from mmeff.compare.signals import own_length, random_signals
+from mmeff.compare.steps import Signals
 from mmeff.compare.workers import each
 from mmeff.errors import InputError
-from mmeff.spec import DataSpec
+from mmeff.model import Model
+from mmeff.signals import DataSpec
+from mmeff.tokenizers import Tokenizer
 
 
 @dataclass(frozen=True)
@@ -24,8 +24,7 @@ class Field:
 
     recipe: str
     specs: dict[str, DataSpec]
-    #: Ids of a text tokenizer.
-    vocab: int
+    tokenizer: Tokenizer
     #: At which the recipe trains.
     own_length: float
     #: At which speed is measured.
@@ -40,11 +39,12 @@ class Field:
 
     @property
     def unit(self) -> str:
-        return UNITS[self.spec.modality]  # type: ignore[index]
+        return self.spec.kind.unit
 
-    def signals(self, length: float, device: torch.device) -> Callable[[int], Tensor]:
-        """Batch size -> random signals of a length."""
-        return lambda batch: random_signals(self.spec, self.vocab, length, batch, device)
+    def signals(self, length: float, device: torch.device) -> Signals:
+        """Batch size -> the task and random signals of a length."""
+        (task,) = self.specs
+        return lambda batch: (task, self.tokenizer.random(self.spec, length, batch).to(device))
 
     def tokens(self, length: float) -> int:
         """Of one example of a length, as the recipe's tokenizer cuts it."""
@@ -52,18 +52,20 @@ class Field:
         if cut is None:
             raise InputError(f"speed.tokens: {self.recipe} has no contender that takes its tokens; give speed.batch")
         with torch.no_grad():
-            return self.model(cut, length).tokens(self.signals(length, torch.device("cpu"))(1)).x.shape[1]
+            return self.model(cut, length).tokens(*self.signals(length, torch.device("cpu"))(1)).x.shape[1]
 
     def model(self, contender: Contender, length: float) -> Model:
         """The contender's model for signals of a length, which models of timm must know."""
         if contender.timm:
             contender = contender.with_backbone(pixels=int(length))
-        return Model(build_task(contender), self.specs)
+        task = build_task(contender)
+        task.prepare(self.specs)
+        return task.model
 
     def row(self, contender: Contender, length: float) -> dict[str, Any]:
         """The fields of a row that say what it is of."""
         return {
-            "recipe": self.recipe, "modality": self.spec.modality, "backbone": contender.backbone,
+            "recipe": self.recipe, "signal": self.spec.signal, "backbone": contender.backbone,
             "kind": contender.kind, "length": length, "unit": self.unit,
         }  # fmt: skip
 
@@ -75,11 +77,9 @@ def field_of(contenders: list[Contender], lengths: Lengths, budget: Budget | Non
     data.setup()
     if len(data.specs) > 1:
         raise InputError(f"{first.recipe} has {len(data.specs)} signals: a comparison wants recipes of one signal")
-    (tokenizer,) = build_task(first).tokenizers.values()
-    spec = next(iter(data.specs.values()))
-    own = own_length(spec, getattr(tokenizer, "max_length", 0))
-    vocab: Any = tokenizer.embed.num_embeddings if spec.modality == "text" else 0  # type: ignore[union-attr]
-    entered = Field(first.recipe, data.specs, vocab, own, getattr(lengths, spec.modality))
+    ((task, spec),) = data.specs.items()
+    tokenizer = build_task(first).model.tokenizer(task)
+    entered = Field(first.recipe, data.specs, tokenizer, tokenizer.length(spec), lengths.get(spec.signal, ()))
     for contender, found in zip(contenders, each(partial(entrant, entered, budget), contenders), strict=True):
         if isinstance(found, Exception):
             entered.failed[contender.backbone] = contender, one_line(found)
@@ -98,8 +98,8 @@ def entrant(entered: Field, budget: Budget | None, contender: Contender) -> Cont
     if contender.timm:
         return contender
     model = entered.model(contender, entered.own_length)
-    grid = model.tokens(entered.signals(entered.own_length, torch.device("cpu"))(1)).grid
-    return contender if model.serves(grid) else len(grid)
+    grid = model.tokens(*entered.signals(entered.own_length, torch.device("cpu"))(1)).grid
+    return contender if model.backbone.serves(len(grid)) else len(grid)
 
 
 def one_line(error: Exception) -> str:

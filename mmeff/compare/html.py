@@ -11,7 +11,7 @@ from mmeff.compare.choice import Choice, choose
 from mmeff.compare.facts import facts
 from mmeff.compare.plots import Picture, pictures
 from mmeff.compare.quantities import MEMORY_NOISE, QUANTITIES, SEED_NOISE, Quantity
-from mmeff.compare.ranking import by_modality, marks, measured
+from mmeff.compare.ranking import by_signal, marks, measured
 from mmeff.compare.schema import Row
 from mmeff.compare.table import budget, failures
 
@@ -21,15 +21,14 @@ MARKS = {"best": "▲", "worst": "▼"}
 
 def write_html(path: Path, rows: Sequence[Row], about: dict[str, Any], plots: Path) -> None:
     """Write the page, with the plots in their folder."""
-    parts, drawn = by_modality(rows), pictures(rows)
+    parts, drawn = by_signal(rows), pictures(rows)
     page = Template(TEMPLATE.read_text(encoding="utf-8")).substitute(
         title=escape(f"Backbones compared on {about.get('device', 'an unknown device')}"),
         facts="\n".join(f"<dt>{escape(name)}</dt><dd>{escape(text)}</dd>" for name, text in facts(about)),
         choices="\n".join(card(choice) for choice in choose(rows)),
         filter=buttons(list(parts)),
         sections="\n".join(
-            section(modality, those, [p for p in drawn if p.modality == modality], plots)
-            for modality, those in parts.items()
+            section(signal, those, [p for p in drawn if p.signal == signal], plots) for signal, those in parts.items()
         )
         or "<p>Nothing is measured yet.</p>",
         memory_noise=f"{100 * MEMORY_NOISE:g}",
@@ -44,28 +43,28 @@ def card(choice: Choice) -> str:
         names = " or ".join(f"<strong>{escape(name)}</strong>" for name in answer.names)
         lines.append(f"<dt>{escape(answer.question)}</dt><dd>{names} <small>{escape(answer.text)}</small></dd>")
     head = f'<h3>{escape(choice.title)}</h3><p class="soft">{escape(choice.note)}</p>'
-    return f'<section class="card" data-modality="{choice.modality}">{head}<dl>{"".join(lines)}</dl></section>'
+    return f'<section class="card" data-signal="{choice.signal}">{head}<dl>{"".join(lines)}</dl></section>'
 
 
 def buttons(modalities: Sequence[str]) -> str:
-    """One filter for each modality, and one for all."""
+    """One filter for each signal, and one for all."""
     if len(modalities) < 2:
         return ""
     found = [f'<button type="button" value="{each}" aria-pressed="false">{each}</button>' for each in modalities]
     every = '<button type="button" value="" aria-pressed="true">all</button>'
-    return f'<div class="filter" role="group" aria-label="Show one modality">{"".join([every, *found])}</div>'
+    return f'<div class="filter" role="group" aria-label="Show one signal">{"".join([every, *found])}</div>'
 
 
-def section(modality: str, rows: Sequence[Row], drawn: Sequence[Picture], plots: Path) -> str:
-    """One modality: what failed, its table, its plots."""
-    parts = [f"<h2>{modality.capitalize()}</h2>"]
+def section(signal: str, rows: Sequence[Row], drawn: Sequence[Picture], plots: Path) -> str:
+    """One signal: what failed, its table, its plots."""
+    parts = [f"<h2>{signal.capitalize()}</h2>"]
     parts += [f"<p>{escape(budget(rows))}</p>"] if budget(rows) else []
     parts += [f'<p class="error">Failed: {escape("; ".join(failures(rows)))}.</p>'] if failures(rows) else []
-    region = f'class="box" role="region" tabindex="0" aria-label="Results: {modality}"'
+    region = f'class="box" role="region" tabindex="0" aria-label="Results: {signal}"'
     parts.append(f"<div {region}>{table(rows)}</div>")
     figures = [figure(picture, plots / f"{picture.name}.png") for picture in drawn]
     parts += [f'<div class="plots">{"".join(figures)}</div>'] if figures else []
-    return f'<section data-modality="{modality}">{"".join(parts)}</section>'
+    return f'<section data-signal="{signal}">{"".join(parts)}</section>'
 
 
 def figure(picture: Picture, path: Path) -> str:
@@ -74,7 +73,7 @@ def figure(picture: Picture, path: Path) -> str:
 
 
 def table(rows: Sequence[Row]) -> str:
-    """Rows of one modality in a table that sorts: numbers by `data-value`, cells without one last."""
+    """Rows of one signal in a table that sorts: numbers by `data-value`, cells without one last."""
     quantities = measured(rows, QUANTITIES)
     recipes, failed = len({row.recipe for row in rows}) > 1, any(row.error for row in rows)
     headings = [heading("backbone", text=True), *([heading("recipe", text=True)] if recipes else [])]

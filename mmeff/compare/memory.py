@@ -34,10 +34,10 @@ def peak_mib(call: Callable[[], object], device: torch.device) -> float:
 
 def held_mib(steps: Steps, training: bool) -> float:
     """MiB of the batch and of parameters and buffers; in training of the optimiser's two averages too."""
-    held = [steps.raw, *steps.model.parameters(), *steps.model.buffers()]
+    held = [*steps.given, *steps.model.parameters(), *steps.model.buffers()]
     if training:
         held += [t for state in steps.optimizer.state.values() for t in state.values() if isinstance(t, torch.Tensor)]
-    return sum(t.numel() * t.itemsize for t in held) / 2**20
+    return sum(t.numel() * t.itemsize for t in held if isinstance(t, torch.Tensor)) / 2**20
 
 
 def peaks(steps: Steps) -> dict[str, float]:

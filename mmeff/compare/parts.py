@@ -8,12 +8,11 @@ from statistics import median
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from mmeff.compare.accuracy import accuracies
 from mmeff.compare.baselines import TimmModel
 from mmeff.compare.budget import parameters
-from mmeff.compare.contenders import Contender, Model
+from mmeff.compare.contenders import Contender
 from mmeff.compare.counts import count
 from mmeff.compare.energy import joules
 from mmeff.compare.entrants import Field, one_line
@@ -23,9 +22,8 @@ from mmeff.compare.plan import Memory, Plan, Speed, Train
 from mmeff.compare.speed import samples
 from mmeff.compare.steps import Signals, Steps, fitting
 from mmeff.compare.workers import close, each
+from mmeff.model import Model
 
-#: Least steps between lengths in the search for the end of memory.
-LEAST = {"image": 16, "audio": 0.1, "text": 16}
 #: Classes whose instances make a backbone's depth.
 BLOCKS = ("Block", "TransformerEncoderLayer")
 
@@ -84,11 +82,11 @@ def _accuracy(field: Field, contender: Contender, train: Train, device: torch.de
     return Part(f"accuracy: {contender.name}", field, field.own_length, alone, key, measure)
 
 
-def sized(model: Model, raw: Tensor) -> Values:
-    """Width, depth, parameters and tokens of a model that is shown raw signals (1, ...)."""
+def sized(model: Model, given: tuple[Any, ...]) -> Values:
+    """Width, depth, parameters and tokens of a model that is given one example."""
     timm = isinstance(model.backbone, TimmModel)
     with torch.no_grad():
-        tokens = None if timm else model.tokens(raw).x.shape[1]
+        tokens = None if timm else model.tokens(*given).x.shape[1]
     blocks = sum(type(module).__name__ in BLOCKS for module in model.backbone.modules())
     return {
         "dim": None if timm else model.backbone.in_dim,
@@ -137,7 +135,7 @@ def prepared(field: Field, length: float, batch: int, device: torch.device, cont
     """Counts of one contender. Where a GPU is to run it, its kernels are compiled besides, for all processes: Triton
     keeps them on disk. Models of timm have none."""
     model = field.model(contender, length)
-    counts = count(model, field.signals(length, torch.device("cpu"))(1), bf16=device.type == "cuda")
+    counts = count(model, *field.signals(length, torch.device("cpu"))(1), bf16=device.type == "cuda")
     if device.type == "cuda" and not contender.timm:
         compile_kernels(model, field.signals(length, device), batch, device)
         free()
@@ -168,7 +166,7 @@ def memory_ends(
         torch.cuda.synchronize()
 
     with limited(memory.gib, device):
-        end = memory_end(step, field.lengths[0], LEAST[field.spec.modality], memory.seconds)
+        end = memory_end(step, field.lengths[0], field.spec.kind.least, memory.seconds)
     return {name: {"memory_ends_at": end}}
 
 
@@ -178,9 +176,9 @@ def learned(field: Field, train: Train, device: torch.device, contenders: dict[s
     if contender.timm:
         contender = contender.with_backbone(pixels=int(field.own_length))
     found = accuracies(contender, train, device)
-    raw = field.signals(field.own_length, device)(1)
+    given = field.signals(field.own_length, device)(1)
     model = field.model(contender, field.own_length).to(device)
-    return {name: {**sized(model, raw), **asdict(count(model, raw, bf16=raw.is_cuda)), **found}}
+    return {name: {**sized(model, given), **asdict(count(model, *given, bf16=device.type == "cuda")), **found}}
 
 
 def free() -> None:

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Any
 
+from mmeff import signals
 from mmeff.errors import InputError, as_input_error
 
 
@@ -48,24 +49,9 @@ class Train:
         _positive("train.", steps=self.steps, seeds=self.seeds)
 
 
-@dataclass(frozen=True)
-class Lengths:
-    """At which lengths speed and memory are measured.
-
-    Args:
-        image: sides of square images in pixels.
-        audio: seconds.
-        text: tokens.
-    """
-
-    image: tuple[int, ...] = ()
-    audio: tuple[float, ...] = ()
-    text: tuple[int, ...] = ()
-
-    def __post_init__(self) -> None:
-        for modality in ("image", "audio", "text"):
-            for length in getattr(self, modality):
-                _positive("lengths.", **{modality: length})
+#: At which lengths speed and memory are measured, by the kind of signal: sides of images in pixels, seconds of sound,
+#: tokens of text, steps of series.
+Lengths = dict[str, tuple[int | float, ...]]
 
 
 @dataclass(frozen=True)
@@ -120,7 +106,7 @@ class Plan:
         baselines: "transformer" (torch's own), and names of timm's models, which serve images.
         budget: what the widths of backbones are matched to; null takes them as their files say.
         train: null measures no accuracy.
-        lengths: of the signals, by modality.
+        lengths: at which speed and memory are measured, by the kind of signal: {image: [224, 448], audio: [1, 10]}.
         speed: how it is measured.
         memory: null looks for no end of memory.
     """
@@ -130,13 +116,17 @@ class Plan:
     baselines: tuple[str, ...] = ()
     budget: Budget | None = None
     train: Train | None = None
-    lengths: Lengths = field(default_factory=Lengths)
+    lengths: dict[str, tuple[int | float, ...]] = field(default_factory=dict)
     speed: Speed = field(default_factory=Speed)
     memory: Memory | None = None
 
     def __post_init__(self) -> None:
         if not self.recipes or not (self.backbones or self.baselines):
             raise InputError("the plan compares nothing: give it recipes, and backbones or baselines")
+        for name, lengths in self.lengths.items():
+            signals.of(name)
+            for length in lengths:
+                _positive("lengths.", **{name: length})
 
 
 def read_plan(values: dict[str, Any]) -> Plan:

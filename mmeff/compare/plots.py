@@ -10,7 +10,7 @@ from mmeff.compare.crossover import REFERENCE, in_words, points, race
 from mmeff.compare.drawing import FAINT, INK, Look, decades_axis, lengths_axis, looks, panel
 from mmeff.compare.labels import height_for, names_at_ends, names_at_points, room_for
 from mmeff.compare.quantities import BY_KEY, Quantity, number
-from mmeff.compare.ranking import by_backbone, by_modality, by_recipe
+from mmeff.compare.ranking import by_backbone, by_recipe, by_signal
 from mmeff.compare.schema import Row
 from mmeff.compare.table import budget, heading
 
@@ -23,21 +23,21 @@ OF_COST = ("parameters", "forward_flops", "train_seconds")
 
 @dataclass(frozen=True)
 class Picture:
-    """A plot before it is drawn: the name of its file, its modality, its title, and what it shows in words."""
+    """A plot before it is drawn: the name of its file, its signal, its title, and what it shows in words."""
 
     name: str
-    modality: str
+    signal: str
     title: str
     alt: str
     draw: Callable[[Path, dict[str, Look]], None]
 
 
 def pictures(rows: Sequence[Row]) -> list[Picture]:
-    """All that the rows have something to show for, by modality and recipe."""
+    """All that the rows have something to show for, by signal and recipe."""
     found = []
-    for modality, those in by_modality(rows).items():
+    for signal, those in by_signal(rows).items():
         for recipe, own in by_recipe(those).items():
-            here = f"{modality}, recipe {recipe}"
+            here = f"{signal}, recipe {recipe}"
             name = sub(r"\W+", "-", recipe)
             found += [p for key in OF_COST if (p := against_cost(own, BY_KEY[key], name, here))]
             found += [p for key in OF_LENGTH if (p := against_length(own, BY_KEY[key], name, here))]
@@ -91,7 +91,7 @@ def against_length(rows: Sequence[Row], quantity: Quantity, recipe: str, here: s
             names_at_ends(ax, at, style)
 
     alt = f"{title}: {', '.join(curves)} at {lengths[0]:g} to {lengths[-1]:g} {unit}. {words}".strip()
-    return Picture(f"{quantity.key}-{recipe}", rows[0].modality, title, alt, draw)
+    return Picture(f"{quantity.key}-{recipe}", rows[0].signal, title, alt, draw)
 
 
 def draw_curve(ax: "Axes", rows: Sequence[Row], quantity: Quantity, unit_at: dict[float, float], look: Look) -> None:
@@ -142,7 +142,7 @@ def against_cost(rows: Sequence[Row], quantity: Quantity, recipe: str, here: str
             names_at_points(ax, at, style)
 
     alt = f"{title}: {', '.join(at)}; best is {best} with {number(at[best][1].value)} %."
-    return Picture(f"accuracy-{quantity.key}-{recipe}", rows[0].modality, title, alt, draw)
+    return Picture(f"accuracy-{quantity.key}-{recipe}", rows[0].signal, title, alt, draw)
 
 
 def frontier(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:

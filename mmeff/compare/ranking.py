@@ -3,17 +3,15 @@
 from collections.abc import Sequence
 
 from mmeff.compare.quantities import Quantity
-from mmeff.compare.schema import UNITS, Row
-
-#: In the order of the report.
-MODALITIES = tuple(UNITS)
+from mmeff.compare.schema import Row
 
 
-def by_modality(rows: Sequence[Row]) -> dict[str, list[Row]]:
-    """Rows of each modality that occurs, by recipe, length and name; baselines after the others."""
-    order = sorted(rows, key=lambda row: (row.recipe, row.length, row.kind != "mmeff", row.backbone))
-    found = {modality: [row for row in order if row.modality == modality] for modality in MODALITIES}
-    return {modality: those for modality, those in found.items() if those}
+def by_signal(rows: Sequence[Row]) -> dict[str, list[Row]]:
+    """Rows of each kind of signal, in the order of the run, by recipe, length and name; baselines after the others."""
+    found: dict[str, list[Row]] = {row.signal: [] for row in rows}
+    for row in sorted(rows, key=lambda row: (row.recipe, row.length, row.kind != "mmeff", row.backbone)):
+        found[row.signal].append(row)
+    return found
 
 
 def by_recipe(rows: Sequence[Row]) -> dict[str, list[Row]]:

@@ -1,7 +1,7 @@
 """`python -m mmeff.compare.readme RUN_FOLDER...`: the README's results, written anew from runs of `mmeff compare`.
 
 Between the lines `<!-- compare: begin -->` and `<!-- compare: end -->` of README.md it writes, for each run, where and
-how it was measured, which backbone to take, a short table of each modality and the plots, which it copies to
+how it was measured, which backbone to take, a short table of each signal and the plots, which it copies to
 assets/compare_*.png beside the README; pictures of earlier runs are removed there.
 """
 
@@ -17,7 +17,7 @@ from mmeff.compare.choice import asked_for
 from mmeff.compare.facts import facts
 from mmeff.compare.plots import Picture, pictures
 from mmeff.compare.quantities import BY_KEY
-from mmeff.compare.ranking import by_modality, measured
+from mmeff.compare.ranking import by_signal, measured
 from mmeff.compare.report import results_in, write_report
 from mmeff.compare.schema import Row
 from mmeff.compare.store import read_rows
@@ -83,7 +83,7 @@ def part(run: Path, name: str, assets: Path) -> str:
     device = said.pop("Device", "Unknown device")
     facts_line = ", ".join(f"{key}: {plain(value)}" for key, value in said.items())
     parts = [f"### {plain(device)}", f"{command} ({facts_line})".strip(), choices(rows)]
-    for those in by_modality(rows).values():
+    for those in by_signal(rows).values():
         parts += short_table(those)
         shown = [picture for picture in pictures(those) if picture.name.startswith(SHOWN)]
         images = [copied(p, run / "plots", assets / f"compare_{name}_{p.name}.png") for p in shown]

@@ -1,13 +1,8 @@
 """What a comparison measures: one row for each contender at one length."""
 
 from dataclasses import dataclass
-from typing import Literal, get_args
 
-Modality = Literal["image", "audio", "text"]
-Unit = Literal["px", "s", "tokens"]
-
-#: In what a length is given: the side of a square image, the duration of a sound, the tokens of a text.
-UNITS: dict[Modality, Unit] = dict(zip(get_args(Modality), get_args(Unit), strict=True))
+from mmeff import signals
 
 
 @dataclass(frozen=True)
@@ -16,12 +11,13 @@ class Row:
 
     #: Name of the recipe, as "digits".
     recipe: str
-    modality: str
+    #: Kind of signal, as "image".
+    signal: str
     #: Name of a backbone, of a timm model, or "transformer".
     backbone: str
     #: "mmeff" or "baseline".
     kind: str
-    #: In `unit`: side of the image in pixels, seconds of sound, tokens of text.
+    #: In `unit`: side of the image in pixels, seconds of sound, tokens of text, steps of series.
     length: float
     unit: str
     #: That the backbone meets.
@@ -73,6 +69,5 @@ class Row:
 
 def signal_rate(row: Row, examples_per_second: float) -> tuple[float, str]:
     """Examples a second in the signal's own measure: images, seconds of audio, or tokens a second."""
-    if row.modality == "image":
-        return examples_per_second, "images/s"
-    return examples_per_second * row.length, "s of audio/s" if row.modality == "audio" else "tokens/s"
+    kind = signals.of(row.signal)
+    return examples_per_second * (row.length if kind.by_length else 1), kind.rate

@@ -1,16 +1,17 @@
 """One contender's forward pass and training step on a batch of random signals."""
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mmeff.compare.contenders import Model
 from mmeff.feedforward import MoE
+from mmeff.model import Model
 
-#: Batch size -> raw signals of one length.
-Signals = Callable[[int], Tensor]
+#: Batch size -> what a model is given: the task, and raw signals of one length.
+Signals = Callable[[int], tuple[Any, ...]]
 
 
 class Steps:
@@ -21,14 +22,14 @@ class Steps:
 
     def __init__(self, model: Model, signals: Signals, batch: int, device: torch.device):
         self.model, self.batch, self.device = model.to(device), batch, device
-        self.raw = signals(batch)
+        self.given = signals(batch)
         self.labels = torch.zeros(batch, dtype=torch.long, device=device)
         self.optimizer = torch.optim.AdamW(model.parameters(), 1e-4, fused=True)
         self.mixtures = [module for module in model.backbone.modules() if isinstance(module, MoE)]
 
     def logits(self) -> Tensor:
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
-            return self.model(self.raw)
+            return self.model(*self.given)
 
     @torch.no_grad()
     def infer(self) -> None:

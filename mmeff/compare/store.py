@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 
 from mmeff.compare.schema import Row
 from mmeff.errors import InputError
+from mmeff.signals.base import FORMER_NAME
 
 #: Where `about` stands in the metadata of the file.
 KEY = b"mmeff"
@@ -44,6 +45,6 @@ def read_rows(path: Path) -> tuple[list[Row], dict[str, Any]]:
     stored = (table.schema.metadata or {}).get(KEY)
     if stored is None:
         raise InputError(f"{path} was not written by mmeff compare: give it a results.parquet of one of its runs")
-    known = {field.name for field in fields(Row)}
-    rows = [Row(**{name: value for name, value in found.items() if name in known}) for found in table.to_pylist()]
-    return rows, json.loads(stored)
+    table = table.rename_columns(["signal" if name == FORMER_NAME else name for name in table.column_names])
+    known = [field.name for field in fields(Row) if field.name in table.column_names]
+    return [Row(**found) for found in table.select(known).to_pylist()], json.loads(stored)

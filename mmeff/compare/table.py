@@ -1,4 +1,4 @@
-"""The results as a Markdown table for each modality, and as CSV."""
+"""The results as a Markdown table for each signal, and as CSV."""
 
 import csv
 from collections.abc import Sequence
@@ -9,7 +9,7 @@ from typing import Any
 from mmeff.compare.choice import choose
 from mmeff.compare.facts import facts
 from mmeff.compare.quantities import QUANTITIES, Quantity
-from mmeff.compare.ranking import by_modality, marks, measured
+from mmeff.compare.ranking import by_signal, marks, measured
 from mmeff.compare.schema import Row
 
 LEGEND = (
@@ -27,17 +27,17 @@ def write_csv(path: Path, rows: Sequence[Row]) -> None:
 
 
 def write_markdown(path: Path, rows: Sequence[Row], about: dict[str, Any]) -> None:
-    """Where and how it was measured, which backbone to take, and a table of each modality."""
+    """Where and how it was measured, which backbone to take, and a table of each signal."""
     parts = ["# Backbones compared", "\n".join(f"- {name}: {plain(text)}" for name, text in facts(about))]
     parts += ["## Which backbone to take", choices(rows), LEGEND]
-    for modality, those in by_modality(rows).items():
-        parts += [f"## {modality.capitalize()}", table(those, measured(those, QUANTITIES)), budget(those)]
+    for signal, those in by_signal(rows).items():
+        parts += [f"## {signal.capitalize()}", table(those, measured(those, QUANTITIES)), budget(those)]
     parts += [] if rows else ["Nothing is measured yet."]
     path.write_text("\n\n".join(part for part in parts if part) + "\n", encoding="utf-8")
 
 
 def table(rows: Sequence[Row], quantities: Sequence[Quantity]) -> str:
-    """Rows of one modality, and what failed in them. The recipe is named where there are several."""
+    """Rows of one signal, and what failed in them. The recipe is named where there are several."""
     recipes = len({row.recipe for row in rows}) > 1
     failed = any(row.error for row in rows)
     headings = [*(["recipe"] if recipes else []), f"length, {rows[0].unit}", "backbone"]

@@ -4,33 +4,35 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from mmeff.data.audio import AudioAugment
     from mmeff.data.base import ClassificationData, Part
     from mmeff.data.embedded import Digits, Glosses, Tones
     from mmeff.data.examples import Examples, Source
     from mmeff.data.folders import AudioFolder, ImageFolder, TextFolder
-    from mmeff.data.image import Affine, ImageAugment
     from mmeff.data.loader import ResumableLoader, Signals
     from mmeff.data.modules import AudioData, ImageData, JointData, TextData
     from mmeff.data.published import SpeechCommands, TorchvisionSet
-    from mmeff.data.raw import collate, read_raw
     from mmeff.data.splits import AsGiven, ByGroup, ByRatio, SplitRule
     from mmeff.data.tables import FileTable, TextTable
+    from mmeff.signals import collate, read_raw
+    from mmeff.signals.audio import AudioAugment
+    from mmeff.signals.image import Affine, ImageAugment
+    from mmeff.signals.text import text_lines
 
 # Loaded on first use, so that `import mmeff.data` costs neither lightning nor a decoder.
 _HOME = {
-    "audio": ("AudioAugment",),
     "base": ("ClassificationData", "Part"),
     "embedded": ("Digits", "Glosses", "Tones"),
     "examples": ("Examples", "Source"),
     "folders": ("AudioFolder", "ImageFolder", "TextFolder"),
-    "image": ("Affine", "ImageAugment"),
     "loader": ("ResumableLoader", "Signals"),
     "modules": ("AudioData", "ImageData", "JointData", "TextData"),
     "published": ("SpeechCommands", "TorchvisionSet"),
-    "raw": ("collate", "read_raw"),
     "splits": ("AsGiven", "ByGroup", "ByRatio", "SplitRule"),
     "tables": ("FileTable", "TextTable"),
+    ".signals": ("collate", "read_raw"),
+    ".signals.audio": ("AudioAugment",),
+    ".signals.image": ("Affine", "ImageAugment"),
+    ".signals.text": ("text_lines",),
 }
 _MODULE = {name: module for module, names in _HOME.items() for name in names}
 
@@ -64,13 +66,14 @@ __all__ = [
     "TorchvisionSet",
     "collate",
     "read_raw",
+    "text_lines",
 ]
 
 
 def __getattr__(name: str) -> Any:
     if name not in _MODULE:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_MODULE[name]}"), name)
+    return getattr(import_module(f".{_MODULE[name]}", __name__), name)
 
 
 def __dir__() -> list[str]:

@@ -14,10 +14,9 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from mmeff.data.examples import Examples
 from mmeff.data.loader import ResumableLoader, Signals
-from mmeff.data.raw import read_raw
 from mmeff.data.splits import AllTest, AsGiven, SplitRule
 from mmeff.errors import InputError, whole
-from mmeff.spec import DataSpec
+from mmeff.signals import DataSpec, read_raw
 
 
 @dataclass(frozen=True)
@@ -31,10 +30,10 @@ class Part:
 class ClassificationData(LightningDataModule, ABC):
     """Labelled signals as batches; what a task sees of the data.
 
-    A batch is {"task": a key of `specs`, modality: raw batch, "lengths": (B,) int64 samples (audio alone),
+    A batch is {"task": a key of `specs`, "image" | "audio" | ...: raw batch, "lengths": (B,) int64 where it is padded,
     "label": (B,) int64 or (B, K) float32, "id": B short names}; see `mmeff.data.collate` for the raw batch.
 
-    specs  after `setup`: a DataSpec for each labelled signal, keyed by its modality (in `JointData` by its name)
+    specs  after `setup`: a DataSpec for each labelled signal, keyed by its kind (in `JointData` by its name)
     parts  after `setup`: the same keys, the examples
 
     Train the Trainer with `use_distributed_sampler=False`: the loaders divide examples among ranks themselves.
@@ -116,7 +115,7 @@ class ClassificationData(LightningDataModule, ABC):
         sample = {}
         for key, part in self.parts.items():
             train = part.splits["train"]
-            count = len(train) if part.spec.modality == "text" else min(n, len(train))
+            count = len(train) if part.spec.kind.strings else min(n, len(train))
             chosen = sorted(random.Random(self.seed).sample(range(len(train)), count))
             sample[key] = [read_raw(part.spec, train.items[i]) for i in chosen]
         return sample
@@ -170,7 +169,7 @@ class ClassificationData(LightningDataModule, ABC):
 
 
 def make_part(
-    modality: str,
+    signal: str,
     examples: Examples,
     split: SplitRule | None,
     preprocessing: dict[str, Any],
@@ -187,7 +186,7 @@ def make_part(
     classes = rule.classes(examples, division)
     number = {name: k for k, name in enumerate(classes)}
     multilabel = not isinstance(examples.labels[0], str)
-    spec = DataSpec(modality, classes, multilabel, preprocessing)
+    spec = DataSpec(signal, classes, multilabel, preprocessing)
     splits = {}
     for name, rows in division.items():
         if not rows:
@@ -199,7 +198,7 @@ def make_part(
         else:
             labels = torch.tensor([number[str(examples.labels[i])] for i in rows])
         splits[name] = Signals(
-            key=modality,
+            key=signal,
             spec=spec,
             items=[examples.items[i] for i in rows],
             labels=labels,
@@ -227,9 +226,7 @@ def _default_workers(signals: list[Signals]) -> int:
     """0 if all is at hand and quickly prepared, else a worker a core, less this process's, at most 16."""
 
     def at_hand(part: Signals) -> bool:
-        return part.spec.modality == "text" or (
-            len(part) <= 20_000 and not isinstance(part.items[0], str | os.PathLike)
-        )
+        return part.spec.kind.strings or (len(part) <= 20_000 and not isinstance(part.items[0], str | os.PathLike))
 
     return 0 if all(map(at_hand, signals)) else min(16, cores() - 1)
 

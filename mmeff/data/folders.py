@@ -6,10 +6,12 @@ from typing import Any
 
 from mmeff.data.examples import Examples, Source, warn_of_shared
 from mmeff.data.layout import Placed, by_folder, by_pattern, passed_over, warn_of_left_out
-from mmeff.data.scan import Scan, count, folder, image_suffixes, scan, sound_suffixes
+from mmeff.data.scan import Scan, count, folder, scan
 from mmeff.data.split_names import split_names
-from mmeff.data.text import text_lines
 from mmeff.errors import InputError
+from mmeff.signals.audio import sound_suffixes
+from mmeff.signals.image import image_suffixes
+from mmeff.signals.text import text_lines
 
 
 class ImageFolder(Source):

@@ -13,9 +13,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from mmeff.data.raw import collate
 from mmeff.errors import InputError
-from mmeff.spec import DataSpec
+from mmeff.signals import DataSpec, collate
 
 #: (part, pass, indices of the examples, whether another batch has them all): what a worker needs to make a batch.
 Entry = tuple[int, int, list[int], bool]

@@ -7,15 +7,15 @@ from typing import Literal
 
 import numpy as np
 
-from mmeff.data.audio import SHORTEST, AudioAugment, read_audio
 from mmeff.data.base import ClassificationData, Part, make_part
 from mmeff.data.examples import Examples, Source
-from mmeff.data.image import ImageAugment, rand_augment, read_image
-from mmeff.data.image_file import image_size
 from mmeff.data.splits import SplitRule
-from mmeff.data.text import is_blank
 from mmeff.errors import InputError, whole, within
-from mmeff.spec import DataSpec
+from mmeff.signals import DataSpec
+from mmeff.signals.audio import SHORTEST, AudioAugment, read_audio
+from mmeff.signals.files.image import image_size
+from mmeff.signals.image import ImageAugment, rand_augment, read_image
+from mmeff.signals.text import is_blank
 
 
 class ImageData(ClassificationData):

@@ -3,59 +3,9 @@
 import os
 from collections import Counter
 from dataclasses import dataclass, field
-from functools import lru_cache
 from pathlib import Path
 
 from mmeff.errors import InputError
-
-#: Of what Pillow opens: drawings, videos and arrays of measurements, which are no photographs.
-NO_PHOTOGRAPHS = ("BUFR", "EPS", "FITS", "GRIB", "HDF5", "IPTC", "MPEG", "WMF")
-#: The suffixes of what libsndfile knows by a name of its own; RAW has no header, MAT4 and MAT5 are arrays.
-SOUNDS = {
-    "AIFF": ".aif .aiff .aifc",
-    "AU": ".au .snd",
-    "AVR": ".avr",
-    "CAF": ".caf",
-    "FLAC": ".flac",
-    "HTK": ".htk",
-    "IRCAM": ".sf .ircam",
-    "MP3": ".mp3",
-    "NIST": ".nist .sph",
-    "OGG": ".ogg .oga .opus",
-    "PAF": ".paf",
-    "PVF": ".pvf",
-    "RF64": ".rf64",
-    "SD2": ".sd2",
-    "SDS": ".sds",
-    "SVX": ".svx .8svx .iff",
-    "VOC": ".voc",
-    "W64": ".w64",
-    "WAV": ".wav .wave .bwf",
-    "WVE": ".wve",
-    "XI": ".xi",
-}
-
-
-@lru_cache(1)
-def image_suffixes() -> tuple[str, ...]:
-    """Those of the photographs that this installation of Pillow opens, its plugins' included, the usual ones first."""
-    from PIL import Image
-
-    formats = Image.registered_extensions()  # loads the plugins too
-    read = {suffix for suffix, name in formats.items() if name in Image.OPEN and name not in NO_PHOTOGRAPHS}
-    read |= {".mpo"} if "JPEG" in Image.OPEN else set()  # what many cameras write; opened as JPEG
-    usual = [suffix for suffix in (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif") if suffix in read]
-    return (*usual, *sorted(read.difference(usual)))
-
-
-@lru_cache(1)
-def sound_suffixes() -> tuple[str, ...]:
-    """Those of the sounds that this installation of libsndfile reads, the usual ones first."""
-    import soundfile
-
-    read = {suffix for name in soundfile.available_formats() for suffix in SOUNDS.get(name, "").split()}
-    usual = [suffix for suffix in (".wav", ".flac", ".ogg", ".mp3") if suffix in read]
-    return (*usual, *sorted(read.difference(usual)))
 
 
 @dataclass

@@ -7,7 +7,7 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.strategies import DDPStrategy
 from lightning.pytorch.utilities import rank_zero_only
 
-from mmeff.tasks.classify import Classification
+from mmeff.tasks.base import Task
 
 
 @rank_zero_only
@@ -16,7 +16,7 @@ def say(line: str) -> None:
     print(line, flush=True)
 
 
-def allow_unused_parameters(trainer: Trainer, model: Classification) -> None:
+def allow_unused_parameters(trainer: Trainer, task: Task) -> None:
     """Let DDP look for parameters without gradients where the model has several tasks.
 
     A batch is of one task, the same on all ranks: the tokenizers and heads of the others have no gradients in that
@@ -24,7 +24,7 @@ def allow_unused_parameters(trainer: Trainer, model: Classification) -> None:
     which AdamW still moves them (momentum, weight decay); without gradients it leaves them alone, as in one process.
     """
     strategy: Any = trainer.strategy
-    if isinstance(strategy, DDPStrategy) and len(model.tokenizers) > 1:
+    if isinstance(strategy, DDPStrategy) and len(task.model.tokenizers) > 1:
         strategy._ddp_kwargs["find_unused_parameters"] = True
 
 

@@ -6,7 +6,7 @@ import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -21,13 +21,13 @@ from mmeff.weights import read_checkpoint
 
 
 class BestCheckpoint(ModelCheckpoint):
-    """Keeps best.ckpt, the weights of the highest val/score; of equal ones the latest.
+    """Keeps best.ckpt, the weights of the best value of what the task monitors; of equal ones the latest.
 
     A small validation set saturates within a few epochs, long before the weights are at their best.
     """
 
-    def __init__(self, folder: Path):
-        super().__init__(folder, "best", monitor="val/score", mode="max", enable_version_counter=False)
+    def __init__(self, folder: Path, monitor: str = "val/score", mode: Literal["max", "min"] = "max"):
+        super().__init__(folder, "best", monitor=monitor, mode=mode, enable_version_counter=False)
 
     def check_monitor_top_k(self, trainer: Trainer, current: Tensor | None = None) -> bool:
         equal = current is not None and bool(current == self.best_model_score)
@@ -203,17 +203,16 @@ class NaNGuard(Callback):
 
             return hook
 
-        hooks = [m.register_forward_hook(watch(name)) for name, m in pl_module.named_modules() if name]
+        hooks = [m.register_forward_hook(watch(name)) for name, m in pl_module.model.named_modules() if name]
         try:
-            spec = pl_module.specs[self.batch["task"]]
-            pl_module(self.batch["task"], self.batch[spec.modality], self.batch.get("lengths"))
+            pl_module.of_batch(self.batch)
         finally:
             for hook in hooks:
                 hook.remove()
         if found:
             return f"first in the output of {found[0]}"
         # A gradient comes from the loss, so the last layer is the first one to see it go wrong.
-        for name, param in reversed(list(pl_module.named_parameters())):
+        for name, param in reversed(list(pl_module.model.named_parameters())):
             if param.grad is not None and not param.grad.isfinite().all():
                 return f"first in the gradient of {name}"
         return "in the loss itself"

@@ -1,4 +1,4 @@
-"""Raw signal -> Tokens: one file a modality, and the positions they add."""
+"""Raw signal -> Tokens: one file a kind of signal, and the positions they add."""
 
 from mmeff.tokenizers.audio import AudioFrames, AudioPatches, AudioWave, LogMel, SpecAugment
 from mmeff.tokenizers.base import Tokenizer

@@ -149,7 +149,7 @@ class SpecAugment(nn.Module):
 class AudioPatches(Tokenizer):
     """Patches of a log-mel spectrogram on a (time, frequency) grid (AST, AuM)."""
 
-    modality = "audio"
+    signal = "audio"
 
     def __init__(
         self,
@@ -207,7 +207,7 @@ class AudioPatches(Tokenizer):
         x = F.pad(x, (0, 0, 0, missing))[:, None].to(self.project.weight.dtype)
         x = self.project(x)  # (B, D, T', F')
         grid = (x.shape[2], x.shape[3])
-        return self.positions(Tokens(self.dropout(x.flatten(2).mT), grid, rows * grid[1]))
+        return self.positions(Tokens(self.dropout(x.flatten(2).mT), grid, None if lengths is None else rows * grid[1]))
 
 
 class AudioFrames(Tokenizer):
@@ -216,7 +216,7 @@ class AudioFrames(Tokenizer):
     x = GELU(conv(GELU(conv(log-mel)))), kernel 3, `stride` frames of 10 ms a token (Radford et al. 2022, section 2.2).
     """
 
-    modality = "audio"
+    signal = "audio"
 
     def __init__(
         self,
@@ -259,7 +259,8 @@ class AudioFrames(Tokenizer):
         x = x.to(self.conv1.weight.dtype)
         x = zero_padding(F.gelu(self.conv1(x.mT)).mT, frames)
         x = F.gelu(self.conv2(x.mT)).mT
-        return self.positions(Tokens(self.dropout(x), (x.shape[1],), (frames - 1) // self.stride + 1))
+        true = None if lengths is None else (frames - 1) // self.stride + 1
+        return self.positions(Tokens(self.dropout(x), (x.shape[1],), true))
 
 
 class AudioWave(Tokenizer):
@@ -269,7 +270,7 @@ class AudioWave(Tokenizer):
     (Baevski et al. 2020, section 2). Normalising over channels alone keeps padding and neighbours out of it.
     """
 
-    modality = "audio"
+    signal = "audio"
 
     def __init__(
         self,
@@ -299,10 +300,10 @@ class AudioWave(Tokenizer):
         self.positions = positions(dim)
 
     def forward(self, raw: Tensor, lengths: Tensor | None = None) -> Tokens:
-        lengths = lengths_of(raw, lengths)
-        x = silent_padding(raw, lengths)[..., None].to(next(self.parameters()).dtype)  # (B, S, 1)
+        true = lengths_of(raw, lengths)
+        x = silent_padding(raw, true)[..., None].to(next(self.parameters()).dtype)  # (B, S, 1)
         for conv, norm, s in zip(self.convs, self.norms, self.strides, strict=True):
             padded = F.pad(x.mT, (0, s + -x.shape[1] % s))  # windows start at every multiple of s and cover the end
-            lengths = (lengths + s - 1) // s
-            x = zero_padding(F.gelu(norm(conv(padded).mT)), lengths)
-        return self.positions(Tokens(self.dropout(x), (x.shape[1],), lengths))
+            true = (true + s - 1) // s
+            x = zero_padding(F.gelu(norm(conv(padded).mT)), true)
+        return self.positions(Tokens(self.dropout(x), (x.shape[1],), None if lengths is None else true))

@@ -62,7 +62,7 @@ class ImagePatches(Tokenizer):
     (Dosovitskiy et al. 2020, equation 1).
     """
 
-    modality = "image"
+    signal = "image"
 
     def __init__(
         self,
@@ -126,7 +126,7 @@ class ImageStem(Tokenizer):
     convolutions help transformers see better", section 4).
     """
 
-    modality = "image"
+    signal = "image"
 
     def __init__(
         self,

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from mmeff.errors import InputError, whole
+from mmeff.signals import DataSpec
 from mmeff.tokenizers.base import Tokenizer
 from mmeff.tokenizers.dropout import TokenDropout
 from mmeff.tokenizers.positions import Positions, SinusoidalPositions
@@ -29,9 +30,12 @@ def encodable(text: str) -> str:
 
 
 class TextTokenizer(Tokenizer):
-    """Strings -> ids -> embeddings; a subclass says what an id is. Texts past `max_length` ids are cut and counted."""
+    """Strings -> ids -> embeddings; a subclass says what an id is. Texts past `max_length` ids are cut and counted.
 
-    modality = "text"
+    A batch may be ids already, int64 (B, L) with lengths (B,) or none where every row is full: those are not cut.
+    """
+
+    signal = "text"
 
     def __init__(
         self, dim: int, vocab: int, max_length: int, positions: Callable[[int], Positions], token_dropout: float
@@ -49,7 +53,9 @@ class TextTokenizer(Tokenizer):
     def encode(self, text: list[str]) -> list[list[int]]:
         """Ids of each text, none of them empty."""
 
-    def forward(self, raw: list[str], lengths: Tensor | None = None) -> Tokens:
+    def forward(self, raw: list[str] | Tensor, lengths: Tensor | None = None) -> Tokens:
+        if isinstance(raw, Tensor):
+            return self._embedded(raw, lengths)
         if not isinstance(raw, list | tuple) or not raw or not all(isinstance(text, str) for text in raw):
             found = type(raw).__name__
             if isinstance(raw, list | tuple):
@@ -63,10 +69,21 @@ class TextTokenizer(Tokenizer):
         ids = torch.zeros(len(rows), L, dtype=torch.long)
         for i, row in enumerate(rows):
             ids[i, : len(row)] = torch.tensor(row)
-        device = self.embed.weight.device
-        x = self.embed(ids.to(device, non_blocking=True))
-        true = torch.tensor([len(row) for row in rows], device=device)
-        return self.positions(Tokens(self.dropout(x), (L,), true))
+        true = torch.tensor([len(row) for row in rows], device=self.embed.weight.device)
+        return self._embedded(ids, true)
+
+    def _embedded(self, ids: Tensor, lengths: Tensor | None) -> Tokens:
+        if ids.ndim != 2 or ids.dtype != torch.long:
+            raise InputError(f"the ids of a batch are {ids.dtype} {tuple(ids.shape)}; they must be int64 (B, L)")
+        x = self.embed(ids.to(self.embed.weight.device, non_blocking=True))
+        return self.positions(Tokens(self.dropout(x), (ids.shape[1],), lengths))
+
+    def length(self, spec: DataSpec) -> float:
+        return self.max_length
+
+    def random(self, spec: DataSpec, length: float, batch: int) -> Tensor:
+        """Ids: strings are cut into them on the host, which is none of a backbone's time."""
+        return torch.randint(self.embed.num_embeddings, (batch, int(length)))
 
     def report(self) -> str | None:
         """What to tell the user about texts that were cut since the last report."""

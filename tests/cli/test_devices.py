@@ -93,7 +93,7 @@ def test_every_precision_trains_and_its_checkpoint_predicts(kind, precision, fit
     if kind == "audio":  # whatever the weights are, the sound and its spectrogram are in fp32
         from mmeff.tokenizers import LogMel
 
-        tokenizer: Any = load("runs/run").tokenizers["audio"]
+        tokenizer: Any = load("runs/run").model.tokenizers["audio"]
         own, new = tokenizer.log_mel.state_dict(), LogMel(mels=64, window_ms=50).to(torch.bfloat16).state_dict()
         name = "spectrogram.mel_scale.fb"
         assert torch.equal(own[name], new[name]) and new[name].dtype == torch.float32
@@ -101,10 +101,10 @@ def test_every_precision_trains_and_its_checkpoint_predicts(kind, precision, fit
 
 
 def test_half_precision_leaves_sounds_whole():
-    from mmeff.tasks.precision import HalfButSounds
+    from mmeff.tasks.precision import HalfButRaw
 
     x = torch.rand(2, 5)
-    batch = HalfButSounds("bf16-true").convert_input({"audio": x, "label": x, "id": ["a", "b"]})
+    batch = HalfButRaw("bf16-true").convert_input({"audio": x, "label": x, "id": ["a", "b"]})
     assert batch["audio"] is x and batch["label"].dtype == torch.bfloat16 and batch["id"] == ["a", "b"]
 
 
@@ -152,7 +152,7 @@ def test_what_no_run_can_be_started_with_is_one_line(fit, table, fails, here):
         ("trainer.strategy", "ddp_spawn", "set trainer.strategy to ddp"),
         ("data.num_workers", "-1", "num_workers is -1"),
         ("data.num_workers", "100000", "num_workers is 100000"),
-        ("data.batch_size", "null", "batch_size is None"),
+        ("data.batch_size", "null", "data.batch_size: expected int, got None"),
         ("seed_everything", "-1", "seed_everything is -1"),
     ):
         fails([*words, f"--{option}", value], part)

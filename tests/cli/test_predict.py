@@ -58,7 +58,7 @@ def test_a_list_gives_a_list_in_batches_of_any_size(models, trained):
 def test_predicting_leaves_the_model_as_it_was(models):
     model = models["text"]
     model.train()
-    model.backbone.eval()
+    model.model.backbone.eval()
     before = [module.training for module in model.modules()]
     first, second = model.predict("a good thing"), model.predict("a good thing")
     assert first == second, "dropout was on"

@@ -3,7 +3,8 @@
 from pathlib import Path
 from typing import Any
 
-from mmeff.compare.schema import UNITS, Row
+from mmeff import signals
+from mmeff.compare.schema import Row
 from mmeff.compare.store import write_rows
 
 ABOUT = {
@@ -17,18 +18,16 @@ ABOUT = {
 RECIPES = {"image": "digits", "audio": "tones", "text": "glosses"}
 
 
-def row(backbone: str, length: float, modality: Any = "text", **values: Any) -> Row:
+def row(backbone: str, length: float, signal: Any = "text", **values: Any) -> Row:
     """A row with these values measured and no other."""
-    values = {"recipe": RECIPES[modality], "kind": "mmeff", "unit": UNITS[modality], **values}
-    return Row(modality=modality, backbone=backbone, length=float(length), **values)
+    values = {"recipe": RECIPES[signal], "kind": "mmeff", "unit": signals.of(signal).unit, **values}
+    return Row(signal=signal, backbone=backbone, length=float(length), **values)
 
 
-def timed(
-    backbone: str, length: float, rate: float, spread: float = 0.01, modality: str = "text", **values: Any
-) -> Row:
+def timed(backbone: str, length: float, rate: float, spread: float = 0.01, signal: str = "text", **values: Any) -> Row:
     """A row whose training runs at so many examples a second, with quartiles this share below and above."""
     bounds = {"training_low": rate * (1 - spread), "training_high": rate * (1 + spread)}
-    return row(backbone, length, modality, training=rate, **bounds, **values)
+    return row(backbone, length, signal, training=rate, **bounds, **values)
 
 
 def run(folder: Path, rows: list[Row], **about: Any) -> Path:
@@ -38,16 +37,14 @@ def run(folder: Path, rows: list[Row], **about: Any) -> Path:
     return folder
 
 
-def three_modalities() -> list[Row]:
-    """Three contenders, one of which fails at one length, for every modality at two lengths."""
+def three_signals() -> list[Row]:
+    """Three contenders, one of which fails at one length, for every signal at two lengths."""
     lengths = {"image": (224, 1024), "audio": (1, 10), "text": (512, 4096)}
     found = []
-    for modality, those in lengths.items():
+    for signal, those in lengths.items():
         for i, length in enumerate(those):
-            found.append(
-                timed("attention", length, 100 / 10**i, modality=modality, memory=50.0 * 9**i, parameters=10**6)
-            )
-            found.append(timed("vim", length, 60 / 2**i, modality=modality, memory=60.0 * 3**i, parameters=2 * 10**6))
-        found.append(timed("deit", those[0], 80, modality=modality, kind="baseline", accuracy=0.9, seeds=1, steps=30))
-        found.append(row("deit", those[1], modality, kind="baseline", error="out of memory: 3 GiB | <all> of 2 GiB"))
+            found.append(timed("attention", length, 100 / 10**i, signal=signal, memory=50.0 * 9**i, parameters=10**6))
+            found.append(timed("vim", length, 60 / 2**i, signal=signal, memory=60.0 * 3**i, parameters=2 * 10**6))
+        found.append(timed("deit", those[0], 80, signal=signal, kind="baseline", accuracy=0.9, seeds=1, steps=30))
+        found.append(row("deit", those[1], signal, kind="baseline", error="out of memory: 3 GiB | <all> of 2 GiB"))
     return found

@@ -16,7 +16,7 @@ from mmeff.compare import workers
 from mmeff.compare.counts import count
 from mmeff.compare.entrants import field_of
 from mmeff.compare.parts import prepared
-from mmeff.compare.plan import Lengths, Plan
+from mmeff.compare.plan import Plan
 from mmeff.feedforward import MoE
 from mmeff.mixers import Attention, BiMamba, Mixer
 
@@ -221,22 +221,22 @@ def test_counting_leaves_operators_tables_and_model_as_they_were() -> None:
 def test_what_is_measured_after_counting_has_data(recipe: str, length: float, backbone: str) -> None:
     """Tables of positions, which are kept for a length, are made anew where counting has made them without data."""
     plan = Plan((f"recipes/{recipe}.yaml",), (f"recipes/backbones/{backbone}.yaml",))
-    entered = field_of(contenders_of(plan), Lengths(), None, print)
+    entered = field_of(contenders_of(plan), {}, None, print)
     (contender,) = entered.contenders.values()
-    raw = entered.signals(length, torch.device("cpu"))(1)
+    given = entered.signals(length, torch.device("cpu"))(1)
     model = entered.model(contender, length).eval()
-    count(model, raw)
-    assert type(model(raw)) is Tensor
-    first = model(raw)
-    count(model, raw)
-    assert torch.equal(model(raw), first)
+    count(model, *given)
+    assert type(model(*given)) is Tensor
+    first = model(*given)
+    count(model, *given)
+    assert torch.equal(model(*given), first)
 
 
 def test_many_processes_find_what_one_does(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     backbones = "recipes/backbones/attention.yaml", "recipes/backbones/vim.yaml"
     entered = contenders_of(Plan(("recipes/vision/digits.yaml",), backbones))
     entered.append(entered[-1].with_backbone(depth=0))
-    vision = field_of(entered, Lengths(), None, print)
+    vision = field_of(entered, {}, None, print)
     work = partial(prepared, replace(vision, contenders={}, failed={}), 28.0, 1, torch.device("cpu"))
     monkeypatch.setattr(workers, "LEAST", 2)
     (tmp_path / "mmeff").touch()

@@ -132,8 +132,8 @@ class Narrow(nn.Module):
 
 
 def test_a_batch_that_does_not_fit_is_halved() -> None:
-    def signals(batch: int) -> Tensor:
-        return torch.zeros(batch, 4)
+    def signals(batch: int) -> tuple[Tensor]:
+        return (torch.zeros(batch, 4),)
 
     assert fitting(Narrow(5), signals, 16, CPU).batch == 4  # type: ignore[arg-type]
     assert fitting(Narrow(16), signals, 16, CPU).batch == 16  # type: ignore[arg-type]
@@ -146,8 +146,8 @@ def test_kernels_are_compiled_by_what_will_be_measured_and_a_full_device_is_none
     seen: list[tuple[int, bool]] = []
     model.register_forward_pre_hook(lambda module, given: seen.append((len(given[0]), module.training)))
 
-    def signals(batch: int) -> Tensor:
-        return torch.zeros(batch, 4)
+    def signals(batch: int) -> tuple[Tensor]:
+        return (torch.zeros(batch, 4),)
 
     compile_kernels(model, signals, 16, CPU)  # type: ignore[arg-type]
     assert seen == [(16, True), (16, False), (1, False)]

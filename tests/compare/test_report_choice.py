@@ -1,12 +1,12 @@
 """Which backbone to take: the best where it was measured, with margins, ties and gaps said."""
 
-from rows import row, three_modalities, timed
+from rows import row, three_signals, timed
 
 from mmeff.compare.choice import choose
 
 
-def answers(rows, modality="text"):
-    (choice,) = [choice for choice in choose(rows) if choice.modality == modality]
+def answers(rows, signal="text"):
+    (choice,) = [choice for choice in choose(rows) if choice.signal == signal]
     return choice, {answer.question: answer for answer in choice.answers}
 
 
@@ -56,7 +56,7 @@ def test_what_was_measured_far_off_or_not_at_all_is_said():
 
 
 def test_who_failed_there_is_said():
-    for modality in ("image", "audio", "text"):
-        choice, found = answers(three_modalities(), modality)
+    for signal in ("image", "audio", "text"):
+        choice, found = answers(three_signals(), signal)
         assert choice.note.endswith("Failed there: deit (out of memory: 3 GiB | <all> of 2 GiB).")
         assert found["Fastest in training"].names == ("vim",)

@@ -9,7 +9,7 @@ import subprocess
 from html.parser import HTMLParser
 
 import pytest
-from rows import row, run, three_modalities, timed
+from rows import row, run, three_signals, timed
 
 from mmeff.compare.report import write_report
 
@@ -50,7 +50,7 @@ class Page(HTMLParser):
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    folder = run(tmp_path_factory.mktemp("compared"), three_modalities())
+    folder = run(tmp_path_factory.mktemp("compared"), three_signals())
     write_report(folder)
     return folder
 
@@ -72,9 +72,9 @@ def test_it_says_where_when_and_how(page):
 
 
 def test_every_row_stands_in_a_table_of_its_modality(page):
-    assert [each["data-modality"] for each in page.all("section") if "class" not in each] == ["image", "audio", "text"]
+    assert [each["data-signal"] for each in page.all("section") if "class" not in each] == ["image", "audio", "text"]
     names = [each["text"].split()[0] for each in page.all("th", scope="row")]
-    assert len(names) == len(three_modalities()) and names.count("deit") == 6
+    assert len(names) == len(three_signals()) and names.count("deit") == 6
     errors = [each["text"] for each in page.all("td", **{"class": "error"})]
     assert errors.count("out of memory: 3 GiB | <all> of 2 GiB") == 3
 
@@ -138,7 +138,7 @@ def in_browser(folder, script: str, width: int = 1280):
 
 
 SORT = """
-const table = document.querySelector('section[data-modality="text"]:not(.card) table');
+const table = document.querySelector('section[data-signal="text"]:not(.card) table');
 const headings = [...table.tHead.rows[0].cells];
 const column = headings.findIndex(each => each.textContent.startsWith("TITLE"));
 const read = () => [headings[column].getAttribute("aria-sort"),
@@ -162,7 +162,7 @@ def test_headings_sort_numbers_as_numbers_with_missing_ones_last(folder):
 @needs_browser
 def test_a_filter_leaves_one_modality(folder):
     script = """document.querySelector('button[value="audio"]').click();
-    return [...document.querySelectorAll("[data-modality]")].filter(e => !e.hidden).map(e => e.dataset.modality);"""
+    return [...document.querySelectorAll("[data-signal]")].filter(e => !e.hidden).map(e => e.dataset.signal);"""
     assert in_browser(folder, script) == ["audio", "audio"]
 
 

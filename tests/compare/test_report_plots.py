@@ -4,7 +4,7 @@ from itertools import pairwise
 
 import pytest
 from matplotlib.image import imread
-from rows import ABOUT, row, three_modalities, timed
+from rows import ABOUT, row, three_signals, timed
 
 from mmeff.compare import plots
 from mmeff.compare.drawing import looks, panel
@@ -14,7 +14,7 @@ from mmeff.compare.plots import frontier, pictures, write_plots
 
 
 def test_each_recipe_gets_the_plots_that_it_has_values_for(tmp_path):
-    rows = three_modalities()
+    rows = three_signals()
     names = {picture.name for picture in pictures(rows)}
     assert {"training-digits", "memory-tones", "training-glosses"} < names
     assert not [name for name in names if "latency" in name or "flops" in name], "nothing of this was measured"

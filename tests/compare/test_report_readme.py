@@ -3,7 +3,7 @@
 import re
 
 import pytest
-from rows import run, three_modalities, timed
+from rows import run, three_signals, timed
 
 from mmeff.compare.readme import BEGIN, END, main, write_readme
 from mmeff.errors import InputError
@@ -17,8 +17,8 @@ def readme(tmp_path):
 
 
 def test_results_are_written_between_the_marks_with_their_pictures(readme, tmp_path, monkeypatch, capsys):
-    first = run(tmp_path / "runs/cpu", three_modalities(), device="a CPU")
-    second = run(tmp_path / "runs/gpu", three_modalities(), device="a GPU")
+    first = run(tmp_path / "runs/cpu", three_signals(), device="a CPU")
+    second = run(tmp_path / "runs/gpu", three_signals(), device="a GPU")
     monkeypatch.chdir(tmp_path)
     assert main([str(first), str(second)]) == 0
     text = readme.read_text()
@@ -44,7 +44,7 @@ def test_long_tables_are_folded_the_fastest_first(readme, tmp_path):
 
 
 def test_a_readme_without_its_marks_is_left_alone(readme, tmp_path):
-    folder = run(tmp_path / "runs/cpu", three_modalities())
+    folder = run(tmp_path / "runs/cpu", three_signals())
     readme.write_text(f"{END}\n{BEGIN}\n")
     with pytest.raises(InputError, match=r"README.md needs the line"):
         write_readme(readme, [folder])

@@ -4,7 +4,7 @@ import csv
 import re
 
 import pytest
-from rows import ABOUT, row, run, three_modalities, timed
+from rows import ABOUT, row, run, three_signals, timed
 
 from mmeff.compare.quantities import BY_KEY, number, short
 from mmeff.compare.ranking import marks
@@ -18,11 +18,11 @@ def cells(line: str) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    ("modality", "length", "unit", "value"),
+    ("signal", "length", "unit", "value"),
     [("image", 224, "images/s", "10.00"), ("audio", 10, "s of audio/s", "100.0"), ("text", 512, "tokens/s", "5,120")],
 )
-def test_a_rate_is_in_the_signals_own_unit_with_its_quartiles(modality, length, unit, value):
-    lines = table([timed("vim", length, 10.0, 0.1, modality=modality)], [BY_KEY["training"]]).splitlines()
+def test_a_rate_is_in_the_signals_own_unit_with_its_quartiles(signal, length, unit, value):
+    lines = table([timed("vim", length, 10.0, 0.1, signal=signal)], [BY_KEY["training"]]).splitlines()
     assert cells(lines[0])[-1] == f"training throughput, {unit}"
     scale = float(value.replace(",", "")) / 10
     assert cells(lines[2])[-1] == f"{value} [{number(9 * scale, 4)}, {number(11 * scale, 4)}]"
@@ -39,7 +39,7 @@ def test_best_and_worst_are_marked_among_equals_alone():
 
 
 def test_every_row_stands_in_the_markdown_and_errors_in_theirs(tmp_path):
-    rows = three_modalities()
+    rows = three_signals()
     write_markdown(tmp_path / "table.md", rows, ABOUT)
     text = (tmp_path / "table.md").read_text()
     for fact in ("a test's device", "2026-11-24T05:00:00", "torch 2.11.0", "abc123", "mmeff compare -c some.yaml"):
@@ -54,7 +54,7 @@ def test_every_row_stands_in_the_markdown_and_errors_in_theirs(tmp_path):
 
 
 def test_the_csv_holds_every_field(tmp_path):
-    rows = three_modalities()
+    rows = three_signals()
     write_csv(tmp_path / "results.csv", rows)
     with open(tmp_path / "results.csv", newline="") as file:
         found = list(csv.DictReader(file))

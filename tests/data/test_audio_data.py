@@ -11,10 +11,10 @@ import pytest
 import torch
 
 from mmeff.data import AudioAugment, AudioData, AudioFolder, collate, read_raw
-from mmeff.data.audio import read_audio
-from mmeff.data.audio_file import read_samples
 from mmeff.errors import InputError
-from mmeff.spec import DataSpec
+from mmeff.signals import DataSpec
+from mmeff.signals.audio import read_audio
+from mmeff.signals.files.audio import read_samples
 
 SPEC = DataSpec("audio", ("a", "b"), preprocessing={"sample_rate": 8000, "samples": 8000})
 
@@ -129,7 +129,7 @@ def test_sounds_beyond_full_scale_keep_their_shape_and_one_level(tmp_path, name,
 
 
 def test_a_loud_sound_is_said_once(monkeypatch):
-    monkeypatch.setattr("mmeff.data.audio_file._told", False)
+    monkeypatch.setattr("mmeff.signals.files.audio._told", False)
     with pytest.warns(UserWarning, match=r"a waveform \(8000,\) has samples up to 23.*, beyond full scale") as told:
         for factor in (30, 40):
             read_audio((voice() * factor, 8000), 8000, 8000)

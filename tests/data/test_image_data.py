@@ -9,11 +9,11 @@ import pytest
 import torch
 
 from mmeff.data import Affine, ByRatio, Examples, ImageAugment, ImageData, ImageFolder, read_raw
-from mmeff.data.audio import read_audio
-from mmeff.data.image import rand_augment, read_image
-from mmeff.data.image_file import image_size, read_pixels
 from mmeff.errors import InputError
-from mmeff.spec import DataSpec
+from mmeff.signals import DataSpec
+from mmeff.signals.audio import read_audio
+from mmeff.signals.files.image import image_size, read_pixels
+from mmeff.signals.image import rand_augment, read_image
 
 
 def rgb(path, size=(4, 4)):
@@ -193,7 +193,7 @@ def test_a_jpeg_without_its_end_marker_alone_is_whole(tmp_path):
 def test_large_images_come_smaller(write_image, monkeypatch, name, mode, colour):
     path = write_image(name, mode, (70, 50), colour)
     whole = read_image(path, (4, 4), 3)
-    monkeypatch.setattr("mmeff.data.image_file.MOST_PIXELS", 300)
+    monkeypatch.setattr("mmeff.signals.files.image.MOST_PIXELS", 300)
     h, w, _ = read_pixels(path, 3).shape
     assert h * w <= 300 and w / h == pytest.approx(1.4, abs=0.2) and image_size(path) == (50, 70)
     torch.testing.assert_close(read_image(path, (4, 4), 3), whole, atol=0.02, rtol=0)

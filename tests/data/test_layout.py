@@ -8,9 +8,10 @@ from collections import Counter
 import pytest
 
 from mmeff.data import AudioFolder, ImageFolder, TextFolder
-from mmeff.data.scan import image_suffixes, sound_suffixes
 from mmeff.data.split_names import split_names
 from mmeff.errors import InputError
+from mmeff.signals.audio import sound_suffixes
+from mmeff.signals.image import image_suffixes
 
 
 def touch(root, *names):

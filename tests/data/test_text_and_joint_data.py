@@ -8,8 +8,8 @@ import pytest
 from jsonargparse import ArgumentParser
 
 from mmeff.data import AudioData, ClassificationData, Examples, ImageData, JointData, TextData, TextTable
-from mmeff.data.text import read_text, text_lines
 from mmeff.errors import InputError
+from mmeff.signals.text import read_text, text_lines
 
 
 def texts(given, n=30):
@@ -132,7 +132,7 @@ def test_wrong_passes(images, passes, message):
 
 
 def test_joint_specs_and_sample(joint):
-    assert {key: spec.modality for key, spec in joint.specs.items()} == {
+    assert {key: spec.signal for key, spec in joint.specs.items()} == {
         "even": "image",
         "tone": "audio",
         "also": "image",
@@ -150,7 +150,7 @@ def test_a_joint_epoch_sees_each_part_once(joint):
     assert {key: order.count(key) for key in joint.specs} == {"even": 4, "tone": 5, "also": 4, "word": 4}
     assert order != sorted(order, key=list(joint.specs).index)
     for batch in batches:
-        assert joint.specs[batch["task"]].modality in batch
+        assert joint.specs[batch["task"]].signal in batch
     seen = [name for batch in batches if batch["task"] == "also" for name in batch["id"]]
     assert len(seen) == len(set(seen)) == 32
 

@@ -61,7 +61,7 @@ def user_data(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[str]]:
 
 @pytest.fixture(scope="session")
 def new_files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[str]]:
-    """For each modality, the words by which `mmeff predict` is given one new signal."""
+    """For each signal, the words by which `mmeff predict` is given one new signal."""
     base, rng = tmp_path_factory.mktemp("new_files"), np.random.default_rng(1)
     write_images(base / "images", 1, rng)
     write_sound(base / "new.wav", 16000, rng)

@@ -55,7 +55,7 @@ def logits_of(model: Classification, data: ClassificationData) -> list[torch.Ten
     for name, part in data.parts.items():
         batch = part.splits["train"].batch(0, [0, 1])
         with torch.inference_mode():
-            found.append(model(name, batch[part.spec.modality], batch.get("lengths")))
+            found.append(model(name, part.spec.raw(batch), batch.get("lengths")))
     return found
 
 
@@ -63,7 +63,7 @@ def best_label(model: Classification, task: str, signal: str) -> str:
     spec = model.specs[task]
     batch = collate(task, spec, [read_raw(spec, signal)])
     with torch.inference_mode():
-        return spec.classes[int(model(task, batch[spec.modality], batch.get("lengths")).argmax())]
+        return spec.classes[int(model(task, spec.raw(batch), batch.get("lengths")).argmax())]
 
 
 @pytest.mark.parametrize(
@@ -85,7 +85,7 @@ def test_a_run_and_its_export_are_the_model_that_was_trained(recipe, words, trai
             assert torch.equal(logits, same), f"{place} gives other logits than the model in memory"
 
     for task, spec in trained.model.specs.items():
-        new = new_files[spec.modality]
+        new = new_files[spec.signal]
         label = best_label(trained.model, task, new[-1])
         capsys.readouterr()
         for place in (trained.folder, exported):

@@ -1,12 +1,14 @@
+from typing import Any
+
 import pytest
 import torch
 
-from mmeff.spec import DataSpec
-from mmeff.tasks.classify import metrics
+from mmeff.signals import DataSpec
+from mmeff.tasks import Classification
 
 
 def test_metrics_that_agree_on_the_first_batch_go_apart_on_the_second():
-    collection = metrics(DataSpec("image", [f"{k}" for k in range(8)], False, {}))
+    collection = Classification.metrics(Any, DataSpec("image", [f"{k}" for k in range(8)], False, {}))
     logits = torch.eye(8)
     collection.update(logits, torch.arange(8))  # all right: top 1 and top 5 count the same
     collection.update(logits, torch.arange(8))

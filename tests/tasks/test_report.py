@@ -10,14 +10,17 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 from PIL import Image
 
-from mmeff.spec import DataSpec
-from mmeff.tasks import figures, report
+from mmeff import lettering
+from mmeff.signals import DataSpec
+from mmeff.signals.audio import log_mel
+from mmeff.tasks import classify_figures, classify_results, figures, report
+from mmeff.tasks.classify_results import SHEET, ClassificationResults
 
 
 def run_test(folder: Path, specs: dict[str, DataSpec], batches: list[tuple[dict[str, Any], torch.Tensor]]) -> None:
     """What `trainer.test` does with the callback; warnings are errors."""
     callback: Any = report.TestReport(folder)
-    module, trainer = SimpleNamespace(specs=specs), SimpleNamespace(is_global_zero=True)
+    module, trainer = SimpleNamespace(specs=specs, results=ClassificationResults), SimpleNamespace(is_global_zero=True)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         callback.on_test_start(trainer, module)
@@ -90,7 +93,7 @@ def test_several_labels_are_joined_and_have_average_precisions(tmp_path: Path) -
 
 def test_the_worst_mistakes_are_kept_with_their_raw_signals_alone() -> None:
     spec = DataSpec("audio", ("on", "off"), preprocessing={"sample_rate": 8000, "samples": 100})
-    found = report.Results(spec)
+    found = ClassificationResults(spec)
     margins = torch.randperm(200, generator=torch.Generator().manual_seed(0)).float() / 10 - 10  # half are wrong
     for part in margins.split(50):
         batch = {
@@ -102,7 +105,7 @@ def test_the_worst_mistakes_are_kept_with_their_raw_signals_alone() -> None:
         found.add(batch, torch.stack([torch.zeros(50), part], 1))
     expected = sorted((m for m in margins.tolist() if m > 0), reverse=True)
     assert found.wrong == len(expected) and len(found.rows) == 200
-    assert [m.id for m in found.mistakes] == [f"{m:.1f}" for m in expected[: report.SHEET]]
+    assert [m.id for m in found.mistakes] == [f"{m:.1f}" for m in expected[:SHEET]]
     for mistake in found.mistakes:
         assert mistake.raw.shape == (70,) and f"{mistake.raw[0]:.1f}" == mistake.id
         # A clone: a view would hold the whole batch in memory.
@@ -111,7 +114,7 @@ def test_the_worst_mistakes_are_kept_with_their_raw_signals_alone() -> None:
 
 
 def test_confusions_of_all_processes_add_up() -> None:
-    mine, other = report.Results(IMAGES), report.Results(IMAGES)
+    mine, other = ClassificationResults(IMAGES), ClassificationResults(IMAGES)
     mine.add(*image_batch([0, 1], [0, 2]))
     other.add(*image_batch([1, 2], [2, 2], sure=9.0))
     mine.merge(other)
@@ -132,7 +135,8 @@ def test_nothing_that_unicode_allows_disturbs(tmp_path: Path) -> None:
 
 def test_no_mistakes_and_no_curves_are_said_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     notes = []
-    monkeypatch.setattr(figures, "draw_note", lambda path, text: notes.append((path.name, text)))
+    for module in (figures, classify_figures):
+        monkeypatch.setattr(module, "draw_note", lambda path, text: notes.append((path.name, text)))
     run_test(tmp_path, {"image": IMAGES}, [image_batch([0, 1], [0, 1])])
     assert notes == [
         ("mistakes.png", "No mistakes among 2 examples."),
@@ -163,29 +167,29 @@ def test_curves_are_drawn_from_the_columns_that_are_there(tmp_path: Path) -> Non
 def test_many_classes(tmp_path: Path) -> None:
     counts = torch.eye(300, dtype=torch.long)
     counts[3, 4] = 2
-    figures.draw_confusion(tmp_path / "300.png", counts, [f"class {i}" for i in range(300)])
+    classify_figures.draw_confusion(tmp_path / "300.png", counts, [f"class {i}" for i in range(300)])
     assert drawn(tmp_path / "300.png")
-    assert figures._confused(counts, [str(i) for i in range(300)]) == [
+    assert classify_figures._confused(counts, [str(i) for i in range(300)]) == [
         "most often confused (true → predicted)",
         "   2  3 → 4",
     ]
 
 
 def test_a_long_name_keeps_its_telling_end() -> None:
-    assert figures.plain("a/b\n c\x00.wav", 99) == "a/b c .wav"
-    assert figures.plain("folder/name.wav", 9, keep_end=True) == "…name.wav"
-    assert figures.plain("folder/name.wav", 7) == "folder…"
-    assert len(figures.plain("狗" * 40, 20)) == 10  # each as wide as two
+    assert lettering.plain("a/b\n c\x00.wav", 99) == "a/b c .wav"
+    assert lettering.plain("folder/name.wav", 9, keep_end=True) == "…name.wav"
+    assert lettering.plain("folder/name.wav", 7) == "folder…"
+    assert len(lettering.plain("狗" * 40, 20)) == 10  # each as wide as two
 
 
 def test_the_picture_of_a_sound_shows_its_pitch() -> None:
     t = torch.arange(16000) / 16000
-    picture = figures.log_mel(torch.sin(2 * math.pi * 1000 * t), 16000)
+    picture = log_mel(torch.sin(2 * math.pi * 1000 * t), 16000)
     mel = 2595 * math.log10(1 + 1000 / 700)
     top = 2595 * math.log10(1 + 8000 / 700)
     assert picture.shape == (64, 101)
     assert picture[:, 50].argmax() == int(mel / top * 64)
-    assert figures.log_mel(torch.zeros(1), 8000).isfinite().all()
+    assert log_mel(torch.zeros(1), 8000).isfinite().all()
 
 
 class Tiny(LightningModule):
@@ -194,6 +198,7 @@ class Tiny(LightningModule):
     def __init__(self) -> None:
         super().__init__()
         self.specs = {"image": IMAGES}
+        self.results = ClassificationResults
 
     def test_step(self, batch: Any, batch_idx: int) -> torch.Tensor:
         self.log("test/acc", 0.25, batch_size=len(batch["id"]))
@@ -204,7 +209,7 @@ def test_a_picture_that_fails_warns_and_the_metrics_stay(tmp_path: Path, monkeyp
     def fail(*_: Any) -> None:
         raise OSError("No space left on device")
 
-    monkeypatch.setattr(report, "draw_confusion", fail)
+    monkeypatch.setattr(classify_results, "draw_confusion", fail)
     trainer = Trainer(
         accelerator="cpu",
         logger=False,

@@ -19,12 +19,12 @@ TOKENIZERS = [c for c in PUBLIC if issubclass(c, Tokenizer) and not inspect.isab
 POSITIONS = [c for c in PUBLIC if issubclass(c, Positions) and not inspect.isabstract(c)]
 
 
-def raw_batch(modality: str) -> tuple[Any, Tensor | None]:
-    """Three examples, of different lengths where the modality has lengths."""
+def raw_batch(signal: str) -> tuple[Any, Tensor | None]:
+    """Three examples, of different lengths where the signal has lengths."""
     generator = torch.Generator().manual_seed(0)
-    if modality == "image":
+    if signal == "image":
         return torch.rand(3, 3, 40, 56, generator=generator), None
-    if modality == "audio":
+    if signal == "audio":
         lengths = torch.tensor([16000, 5000, 12345])
         wave = torch.rand(3, 16000, generator=generator) - 0.5
         return wave * valid_mask(lengths, 16000), lengths
@@ -42,7 +42,7 @@ def built(cls: type[Tokenizer], seed: int = 0) -> Tokenizer:
     """A tokenizer with its defaults, fitted, in eval mode."""
     torch.manual_seed(seed)
     tokenizer = cls(DIM)  # type: ignore[call-arg]
-    raw, lengths = raw_batch(tokenizer.modality)
+    raw, lengths = raw_batch(tokenizer.signal)
     tokenizer.fit([single(raw, lengths, i)[0][0] for i in range(3)])
     return tokenizer.eval()
 
@@ -55,7 +55,7 @@ def test_every_public_class_is_walked() -> None:
 @pytest.mark.parametrize("cls", TOKENIZERS)
 def test_tokens_lie_on_their_grid(cls: type[Tokenizer]) -> None:
     tokenizer = built(cls)
-    x, grid, lengths = tokenizer(*raw_batch(tokenizer.modality))
+    x, grid, lengths = tokenizer(*raw_batch(tokenizer.signal))
     assert x.shape == (3, math.prod(grid), DIM) and x.isfinite().all()
     if lengths is not None:
         assert lengths.shape == (3,) and lengths.dtype == torch.int64
@@ -66,7 +66,7 @@ def test_tokens_lie_on_their_grid(cls: type[Tokenizer]) -> None:
 @pytest.mark.parametrize("cls", TOKENIZERS)
 def test_a_row_does_not_depend_on_its_neighbours(cls: type[Tokenizer]) -> None:
     tokenizer = built(cls)
-    raw, true = raw_batch(tokenizer.modality)
+    raw, true = raw_batch(tokenizer.signal)
     x, _, lengths = tokenizer(raw, true)
     for i in range(3):
         alone, _, _ = tokenizer(*single(raw, true, i))
@@ -81,7 +81,7 @@ def test_all_that_it_learned_travels_in_a_safetensors_file(cls: type[Tokenizer])
     state = trained.state_dict()
     assert all(isinstance(value, Tensor) for value in state.values())
     fresh.load_state_dict(load(save({key: value.contiguous() for key, value in state.items()})))
-    batch = raw_batch(trained.modality)
+    batch = raw_batch(trained.signal)
     assert torch.equal(fresh(*batch).x, trained(*batch).x)
 
 
@@ -89,7 +89,7 @@ def test_all_that_it_learned_travels_in_a_safetensors_file(cls: type[Tokenizer])
 def test_every_parameter_is_trained_also_in_bfloat16(cls: type[Tokenizer]) -> None:
     tokenizer = built(cls).train()
     with torch.autocast("cpu", torch.bfloat16):
-        x = tokenizer(*raw_batch(tokenizer.modality)).x
+        x = tokenizer(*raw_batch(tokenizer.signal)).x
     (x.float() * torch.randn(x.shape)).sum().backward()
     for name, parameter in tokenizer.named_parameters():
         assert parameter.grad is not None and parameter.grad.isfinite().all() and parameter.grad.any(), name
@@ -99,7 +99,7 @@ def test_every_parameter_is_trained_also_in_bfloat16(cls: type[Tokenizer]) -> No
 def test_token_dropout_hides_tokens_in_training_alone(cls: type[Tokenizer]) -> None:
     torch.manual_seed(0)
     tokenizer = cls(DIM, token_dropout=0.5, positions=tokenizers.NoPositions)  # type: ignore[call-arg]
-    raw, lengths = raw_batch(tokenizer.modality)
+    raw, lengths = raw_batch(tokenizer.signal)
     tokenizer.fit([single(raw, lengths, i)[0][0] for i in range(3)])
     hidden = [0.0, 0.0]
     for training in (False, True):

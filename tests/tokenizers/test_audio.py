@@ -63,7 +63,10 @@ def test_what_lies_past_the_end_of_a_clip_is_not_heard(tokenizer: Tokenizer, gar
 
 def test_no_lengths_are_full_lengths(tokenizer: Tokenizer) -> None:
     raw = clips()[-2:]
-    assert torch.equal(tokenizer(raw).x, tokenizer(raw, torch.tensor([8000, 8000])).x)
+    tokens = tokenizer(raw)
+    full, _, lengths = tokenizer(raw, torch.tensor([8000, 8000]))
+    assert torch.equal(tokens.x, full) and tokens.lengths is None
+    assert lengths is not None and lengths.tolist() == [full.shape[1]] * 2, "and then none is padded"
 
 
 @pytest.mark.parametrize("S", [1, 79, 80, 81, 399, 400, 8000])
@@ -113,7 +116,8 @@ def test_silence_is_finite() -> None:
 def test_patches_lie_on_a_time_by_frequency_grid(
     S: int, patch: list[int], stride: list[int] | None, grid: tuple[int, int]
 ) -> None:
-    tokens = AudioPatches(8, LogMel(RATE, 32), patch=patch, stride=stride, positions=NoPositions)(torch.randn(1, S))
+    tokenizer = AudioPatches(8, LogMel(RATE, 32), patch=patch, stride=stride, positions=NoPositions)
+    tokens = tokenizer(torch.randn(1, S), torch.tensor([S]))
     assert tokens.grid == grid and tokens.lengths is not None and tokens.lengths.tolist() == [grid[0] * grid[1]]
 
 

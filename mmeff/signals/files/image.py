@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
-from mmeff.data.files import check_file, unreadable
 from mmeff.errors import InputError, spelled
+from mmeff.signals.files.check import check_file, unreadable
 
 if TYPE_CHECKING:
     from PIL import Image

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from mmeff.data.files import check_file, unreadable
-from mmeff.data.unsized import mp3_counts, sized
 from mmeff.errors import InputError, spelled
+from mmeff.signals.files.check import check_file, unreadable
+from mmeff.signals.files.unsized import mp3_counts, sized
 
 if TYPE_CHECKING:
     from soundfile import SoundFile

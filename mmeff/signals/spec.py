@@ -1,35 +1,49 @@
 """What a model must know of its data, in plain values: saved in every checkpoint."""
 
-from dataclasses import asdict, dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
-from mmeff.errors import InputError, shown
+from mmeff.errors import shown
+from mmeff.signals.base import FORMER_NAME, Signal, names, of, wrong
 
-MODALITIES = ("image", "audio", "text")
-
-#: Most characters of a class or task name, pixels of an image, samples per second, and seconds of a sound.
-CHARACTERS, PIXELS, RATE, SECONDS = 10_000, 2**26, 2**22, 86_400
+#: Most characters of a class or task name.
+CHARACTERS = 10_000
 
 
 @dataclass(frozen=True)
 class DataSpec:
     """One labelled signal: enough to build a head, and to turn a new file into the same raw signal.
 
-    modality       "image", "audio" or "text"
+    signal         which kind it is, a name of `mmeff.signals.names()`: "image", "audio", "text" or "series"
     classes        names in the order of the logits
     multilabel     True: any number of classes at once (labels (B, K) float); False: exactly one (labels (B,) int64)
     preprocessing  what the reader of new files needs: {"size": [H, W], "channels": 1} for images,
                    {"sample_rate": 16000, "samples": 16000} for audio, {} for text
     """
 
-    modality: str
+    signal: str
     classes: tuple[str, ...]
     multilabel: bool = False
     preprocessing: dict[str, Any] = field(default_factory=dict)
 
+    @property
+    def kind(self) -> Signal:
+        """All that is known of signals of this kind."""
+        return of(self.signal)
+
+    def raw(self, batch: dict[str, Any]) -> Any:
+        """The raw signals of a batch."""
+        return batch[self.signal]
+
     def to_dict(self) -> dict[str, Any]:
         """Plain types only, so that a checkpoint holding it loads with `weights_only=True`."""
-        return {**asdict(self), "classes": list(self.classes)}
+        return {
+            FORMER_NAME: self.signal,
+            "classes": list(self.classes),
+            "multilabel": self.multilabel,
+            "preprocessing": dict(self.preprocessing),
+        }
 
     @classmethod
     def from_dict(cls, values: Any, name: str = "data") -> "DataSpec":
@@ -39,8 +53,8 @@ class DataSpec:
             raise wrong(name, f"it must be a mapping of {', '.join(keys)}", values)
         modality, classes = values["modality"], values["classes"]
         multilabel, preprocessing = values.get("multilabel", False), values.get("preprocessing", {})
-        if not isinstance(modality, str) or modality not in MODALITIES:
-            raise wrong(f"{name}.modality", f"it must be one of {', '.join(MODALITIES)}", modality)
+        if not isinstance(modality, str) or modality not in names():
+            raise wrong(f"{name}.modality", f"it must be one of {', '.join(names())}", modality)
         if not isinstance(classes, list | tuple) or not classes:
             raise wrong(f"{name}.classes", "it must be a list of names", classes)
         for i, one in enumerate(classes):
@@ -52,7 +66,11 @@ class DataSpec:
             raise wrong(f"{name}.classes", "each name must stand there once", f"{shown(twice)} again")
         if not isinstance(multilabel, bool):
             raise wrong(f"{name}.multilabel", "it must be true or false", multilabel)
-        check_preprocessing(modality, preprocessing, f"{name}.preprocessing")
+        kind, where = of(modality), f"{name}.preprocessing"
+        if not isinstance(preprocessing, dict) or preprocessing.keys() != set(kind.keys):
+            keys = " and ".join(kind.keys) or "no keys"
+            raise wrong(where, f"for {modality} it must be a mapping of {keys}", preprocessing)
+        kind.check(preprocessing, where)
         return cls(modality, tuple(classes), multilabel, preprocessing)
 
     @classmethod
@@ -72,33 +90,22 @@ class DataSpec:
         return {name: cls.from_dict(one, name) for name, one in values.items()}
 
 
-def check_preprocessing(modality: str, values: Any, where: str) -> None:
-    """InputError unless `values` is what `mmeff.data.read_raw` needs for signals of this modality."""
-    wanted = {"image": ("size", "channels"), "audio": ("sample_rate", "samples"), "text": ()}[modality]
-    if not isinstance(values, dict) or values.keys() != set(wanted):
-        raise wrong(where, f"for {modality} it must be a mapping of {' and '.join(wanted) or 'no keys'}", values)
-    if modality == "image":
-        size = values["size"]
-        if not isinstance(size, list | tuple) or len(size) != 2 or not all(whole(n, PIXELS) for n in size):
-            raise wrong(f"{where}.size", "it must be a height and a width in pixels", size)
-        if size[0] * size[1] > PIXELS:
-            raise wrong(f"{where}.size", f"an image has at most {PIXELS} pixels", size)
-        if not whole(values["channels"], 3) or values["channels"] == 2:
-            raise wrong(f"{where}.channels", "it must be 1 (grey) or 3 (colour)", values["channels"])
-    if modality == "audio":
-        rate, samples = values["sample_rate"], values["samples"]
-        if not whole(rate, RATE):
-            raise wrong(f"{where}.sample_rate", f"it must be from 1 to {RATE} per second", rate)
-        if not whole(samples, rate * SECONDS):
-            raise wrong(f"{where}.samples", f"it must be from 1 to those of {SECONDS} seconds", samples)
+def read_raw(spec: DataSpec, item: Any) -> Any:
+    """The raw signal of an item, prepared as `spec` says: what a model that was trained under `spec` must be shown.
+
+    item  the path of an image, sound or series; a Pillow image, or an array (H, W) or (H, W, C) uint8; a pair (waveform
+          (S,) or (S, channels), float, int16, int32 or uint8, its sample rate); an array (S, C) of a series; a string
+
+    Returns float32 (C, H, W) in [0, 1], float32 (S,) in [-1, 1], float32 (S, C), or a string. InputError if it cannot
+    be read.
+    """
+    return spec.kind.read(item, **spec.preprocessing)
 
 
-def whole(value: Any, most: int) -> bool:
-    return type(value) is int and 1 <= value <= most
+def collate(key: str, spec: DataSpec, raws: Sequence[Any]) -> dict[str, Any]:
+    """A batch without labels: {"task": key, spec.signal: raw batch}, and "lengths" (B,) int64 where it is padded.
 
-
-def wrong(where: str, must: str, value: Any) -> InputError:
-    inner = value if isinstance(value, list | tuple) and len(value) < 10 else [value]
-    plain = all(isinstance(one, int | float | str | None) for one in inner)
-    got = shown(repr(value)) if plain else type(value).__name__
-    return InputError(f"the checkpoint does not say what its data are: {shown(where)}: {must}, not {got}")
+    Images (B, C, H, W); sounds (B, S), zeros after each one's end; series (B, S, C) likewise; texts a list.
+    """
+    raw, lengths = spec.kind.collate(raws, **spec.preprocessing)
+    return {"task": key, spec.signal: raw} | ({} if lengths is None else {"lengths": lengths})

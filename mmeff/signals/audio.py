@@ -1,7 +1,8 @@
-"""Sounds for classification: decoding, resampling, cropping, augmentation."""
+"""Sounds: reading, augmentation, batches, pictures."""
 
 import os
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
@@ -12,11 +13,116 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mmeff.data.audio_file import levelled, name_of, peak_of, read_samples
 from mmeff.errors import InputError, within
+from mmeff.signals.base import Sheet, Signal, whole_number, wrong
+from mmeff.signals.files.audio import levelled, name_of, peak_of, read_samples
 
 #: Seconds of the shortest sound: one window of a spectrogram.
 SHORTEST = 0.025
+
+#: Most samples per second, and seconds, of a sound.
+RATE, SECONDS = 2**22, 86_400
+
+
+class Audio(Signal):
+    """Raw: float32 (S,) in [-1, 1], mono, of different lengths.
+
+    A waveform of 8 significant bits has noise at -50 dB in every band of its spectrogram, quiet ones included, and a
+    model that was trained on it would hear other sounds at prediction: it stays whole.
+    """
+
+    name, unit, rate, by_length = "audio", "s", "s of audio/s", True
+    target, question, least = 10.0, "A clip of 10 s", 0.1
+    whole = True
+    sheet = Sheet(columns=4, width=2.6, height=1.1)
+    features, penalties = "log-mel statistics", (1e-2, 1e-1, 1.0)
+    keys = ("sample_rate", "samples")
+
+    def check(self, preprocessing: dict[str, Any], where: str) -> None:
+        rate, samples = preprocessing["sample_rate"], preprocessing["samples"]
+        if not whole_number(rate, RATE):
+            raise wrong(f"{where}.sample_rate", f"it must be from 1 to {RATE} per second", rate)
+        if not whole_number(samples, rate * SECONDS):
+            raise wrong(f"{where}.samples", f"it must be from 1 to those of {SECONDS} seconds", samples)
+
+    def read(self, item: Any, **preprocessing: Any) -> Tensor:
+        return read_audio(item, **preprocessing)
+
+    def item(self, given: Any, **preprocessing: Any) -> Any:
+        if isinstance(given, str | os.PathLike):
+            return given
+        if not (isinstance(given, tuple) and len(given) == 2):
+            raise InputError(
+                "this model reads sounds: give a path, or a pair (waveform, sample rate), "
+                f"not {type(given).__name__}; several of them in a list"
+            )
+        wave, rate = given
+        return (wave.detach().cpu().numpy() if isinstance(wave, Tensor) else wave), rate
+
+    def suffixes(self) -> tuple[str, ...]:
+        return sound_suffixes()
+
+    def collate(self, raws: Sequence[Tensor], **preprocessing: Any) -> tuple[Tensor, Tensor]:
+        """Padded to the longest, rounded up to a tenth of a second, so that the shapes of batches are few."""
+        lengths = torch.tensor([len(raw) for raw in raws])
+        step = max(1, preprocessing["sample_rate"] // 10)
+        longest = int(lengths.max())
+        batch = torch.zeros(len(raws), min(-(-longest // step) * step, max(longest, preprocessing["samples"])))
+        for row, raw in zip(batch, raws, strict=True):
+            row[: len(raw)] = raw
+        return batch, lengths
+
+    def length(self, **preprocessing: Any) -> float:
+        return preprocessing["samples"] / preprocessing["sample_rate"]
+
+    def random(self, length: float, batch: int, **preprocessing: Any) -> Tensor:
+        return 0.1 * torch.randn(batch, round(length * preprocessing["sample_rate"]))
+
+    def draw(self, ax: Any, raw: Tensor, width: float, **preprocessing: Any) -> str:
+        rate = preprocessing["sample_rate"]
+        ax.imshow(log_mel(raw, rate).numpy(), cmap="magma", aspect="auto", origin="lower")
+        return f"{len(raw) / rate:.2f} s"
+
+    def compact(self, raw: Tensor, **preprocessing: Any) -> np.ndarray:
+        return log_mel_statistics(raw, preprocessing["sample_rate"])
+
+
+SIGNAL = Audio()
+
+#: The suffixes of what libsndfile knows by a name of its own; RAW has no header, MAT4 and MAT5 are arrays.
+SOUNDS = {
+    "AIFF": ".aif .aiff .aifc",
+    "AU": ".au .snd",
+    "AVR": ".avr",
+    "CAF": ".caf",
+    "FLAC": ".flac",
+    "HTK": ".htk",
+    "IRCAM": ".sf .ircam",
+    "MP3": ".mp3",
+    "NIST": ".nist .sph",
+    "OGG": ".ogg .oga .opus",
+    "PAF": ".paf",
+    "PVF": ".pvf",
+    "RF64": ".rf64",
+    "SD2": ".sd2",
+    "SDS": ".sds",
+    "SVX": ".svx .8svx .iff",
+    "VOC": ".voc",
+    "W64": ".w64",
+    "WAV": ".wav .wave .bwf",
+    "WVE": ".wve",
+    "XI": ".xi",
+}
+
+
+@lru_cache(1)
+def sound_suffixes() -> tuple[str, ...]:
+    """Those of the sounds that this installation of libsndfile reads, the usual ones first."""
+    import soundfile
+
+    read = {suffix for name in soundfile.available_formats() for suffix in SOUNDS.get(name, "").split()}
+    usual = [suffix for suffix in (".wav", ".flac", ".ogg", ".mp3") if suffix in read]
+    return (*usual, *sorted(read.difference(usual)))
 
 
 @dataclass(frozen=True)
@@ -143,3 +249,35 @@ def _change(wave: Tensor, sample_rate: int, augment: AudioAugment) -> Tensor:
     if augment.noise:
         wave = wave + random.uniform(0, augment.noise) * torch.randn_like(wave)
     return wave
+
+
+def log_mel_statistics(wave: Tensor, rate: int) -> np.ndarray:
+    """Mean, deviation and maximum over time of 64 log-mel bands: (192,)."""
+    from torchaudio.functional import melscale_fbanks
+
+    window = max(16, round(0.025 * rate))
+    size = 2 ** (2 * window - 1).bit_length()
+    wave = F.pad(wave, (0, max(0, size - len(wave))))
+    power = torch.stft(wave, size, window // 2, window, torch.hann_window(window), return_complex=True).abs().square()
+    bands = melscale_fbanks(size // 2 + 1, 0.0, rate / 2, 64, rate)
+    log_mel = (power.T @ bands).clamp_min(1e-8).log()  # (T, 64)
+    return torch.cat([log_mel.mean(0), log_mel.std(0, correction=0), log_mel.amax(0)]).numpy()
+
+
+def log_mel(wave: Tensor, sample_rate: int, bands: int = 64) -> Tensor:
+    """(S,) -> (bands, T) in decibels, at most 80 below the loudest: a picture of a sound, not a feature.
+
+    25 ms Hann windows every 10 ms; mel = 2595 log10(1 + f / 700 Hz), power averaged over equal steps of it.
+    """
+    n_fft = 2 ** int(np.ceil(np.log2(0.064 * sample_rate)))  # fine enough that no band is without a frequency
+    window = torch.hann_window(round(0.025 * sample_rate))
+    hop = max(1, round(0.01 * sample_rate))
+    spectrum = torch.stft(
+        wave.float(), n_fft, hop, len(window), window, pad_mode="constant", return_complex=True
+    )  # (F, T)
+    power = spectrum.abs().square()
+    mel = torch.log10(1 + torch.linspace(0, sample_rate / 2, len(power)) / 700)
+    band = (mel / mel[-1] * bands).long().clamp_max(bands - 1)
+    sums = torch.zeros(bands, power.shape[1]).index_add(0, band, power)
+    decibels = 10 * torch.log10(sums / band.bincount(minlength=bands).clamp_min(1)[:, None] + 1e-12)
+    return decibels.clamp_min(float(decibels.max()) - 80)

@@ -1,9 +1,9 @@
-"""Images for classification: decoding, sizing, augmentation."""
+"""Images: reading, augmentation, batches, pictures."""
 
 import math
 import os
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -13,8 +13,84 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mmeff.data.image_file import pixels_of, read_pixels
 from mmeff.errors import InputError, whole, within
+from mmeff.signals.base import Sheet, Signal, whole_number, wrong
+from mmeff.signals.files.image import pixels_of, read_pixels
+
+#: Most pixels of an image.
+PIXELS = 2**26
+
+
+class Image(Signal):
+    """Raw: float32 (C, H, W) in [0, 1], all of one size."""
+
+    name, unit, rate = "image", "px", "images/s"
+    target, question, least = 1024.0, "An image of 1024 px", 16.0
+    sheet = Sheet(columns=6, width=1.65, height=1.65)
+    features, penalties = "pixels at 16 x 16", (1e-3, 1e-2, 1e-1)
+    keys = ("size", "channels")
+
+    def check(self, preprocessing: dict[str, Any], where: str) -> None:
+        size, channels = preprocessing["size"], preprocessing["channels"]
+        if not isinstance(size, list | tuple) or len(size) != 2 or not all(whole_number(n, PIXELS) for n in size):
+            raise wrong(f"{where}.size", "it must be a height and a width in pixels", size)
+        if size[0] * size[1] > PIXELS:
+            raise wrong(f"{where}.size", f"an image has at most {PIXELS} pixels", size)
+        if not whole_number(channels, 3) or channels == 2:
+            raise wrong(f"{where}.channels", "it must be 1 (grey) or 3 (colour)", channels)
+
+    def read(self, item: Any, **preprocessing: Any) -> Tensor:
+        return read_image(item, **preprocessing)
+
+    def item(self, given: Any, **preprocessing: Any) -> Any:
+        if isinstance(given, Tensor):
+            return given.detach().cpu().numpy()
+        if hasattr(given, "convert") and hasattr(given, "mode"):  # one of Pillow's
+            return np.asarray(given.convert("L" if preprocessing["channels"] == 1 else "RGB"))
+        return given
+
+    def suffixes(self) -> tuple[str, ...]:
+        return image_suffixes()
+
+    def collate(self, raws: Sequence[Tensor], **preprocessing: Any) -> tuple[Tensor, None]:
+        return torch.stack(list(raws)), None
+
+    def length(self, **preprocessing: Any) -> float:
+        return max(preprocessing["size"])
+
+    def random(self, length: float, batch: int, **preprocessing: Any) -> Tensor:
+        return torch.rand(batch, preprocessing["channels"], int(length), int(length))
+
+    def shape(self, raw: Tensor) -> float:
+        return min(1.5, raw.shape[1] / raw.shape[2])
+
+    def draw(self, ax: Any, raw: Tensor, width: float, **preprocessing: Any) -> str:
+        """In colour if there are 3 channels, else grey."""
+        pixels = raw.permute(1, 2, 0) if len(raw) == 3 else raw.mean(0)
+        smooth = "nearest" if max(raw.shape[1:]) < 100 else "antialiased"
+        ax.imshow(pixels.clamp(0, 1).numpy(), cmap="gray", vmin=0, vmax=1, interpolation=smooth)
+        return ""
+
+    def compact(self, raw: Tensor, **preprocessing: Any) -> np.ndarray:
+        return F.interpolate(raw[None], (16, 16), mode="area").flatten().numpy()
+
+
+SIGNAL = Image()
+
+#: Of what Pillow opens: drawings, videos and arrays of measurements, which are no photographs.
+NO_PHOTOGRAPHS = ("BUFR", "EPS", "FITS", "GRIB", "HDF5", "IPTC", "MPEG", "WMF")
+
+
+@lru_cache(1)
+def image_suffixes() -> tuple[str, ...]:
+    """Those of the photographs that this installation of Pillow opens, its plugins' included, the usual ones first."""
+    from PIL import Image
+
+    formats = Image.registered_extensions()  # loads the plugins too
+    read = {suffix for suffix, name in formats.items() if name in Image.OPEN and name not in NO_PHOTOGRAPHS}
+    read |= {".mpo"} if "JPEG" in Image.OPEN else set()  # what many cameras write; opened as JPEG
+    usual = [suffix for suffix in (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif") if suffix in read]
+    return (*usual, *sorted(read.difference(usual)))
 
 
 @dataclass(frozen=True)
@@ -72,7 +148,7 @@ def read_image(
 ) -> Tensor:
     """Decode an image and bring it to size (H, W): its largest central part of that shape, resized (bilinear).
 
-    item     the path of a file of any kind that Pillow reads (see `mmeff.data.image_file.read_pixels`), a Pillow
+    item     the path of a file of any kind that Pillow reads (see `mmeff.signals.files.image.read_pixels`), a Pillow
              image, or a uint8 array (h, w) or (h, w, 1 | 3)
     augment  random changes, drawn from the global generators of `random`, numpy and torch
 

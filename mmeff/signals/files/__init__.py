@@ -1,0 +1,1 @@
+"""Decoders of image and sound files."""
