@@ -14,6 +14,7 @@ from torchaudio.transforms import MelSpectrogram
 
 from mmeff.data.embedded import RATE, Digits, Glosses, Tones
 from mmeff.data.examples import Examples
+from mmeff.data.series import Vowels
 
 
 def pixels(images: list[np.ndarray]) -> np.ndarray:
@@ -33,6 +34,16 @@ def log_mels(clips: list[tuple[np.ndarray, int]]) -> np.ndarray:
 def lengths(clips: list[tuple[np.ndarray, int]]) -> np.ndarray:
     """(N, 1) seconds: what the length alone tells."""
     return np.array([[len(wave) / rate] for wave, rate in clips])
+
+
+def statistics(series: list[np.ndarray]) -> np.ndarray:
+    """(N, 48): mean, deviation, least and greatest value of each channel."""
+    return np.stack([np.concatenate([x.mean(0), x.std(0), x.min(0), x.max(0)]) for x in series])
+
+
+def spread(series: list[np.ndarray]) -> np.ndarray:
+    """(N, 16 * 12): the values at 16 steps spread evenly over each series."""
+    return np.stack([x[np.linspace(0, len(x) - 1, 16).round().astype(int)].ravel() for x in series])
 
 
 def report(name: str, examples: Examples, features: Pipeline, penalties: list[float]) -> None:
@@ -57,6 +68,9 @@ def main() -> None:
     report("tones, length alone", Tones().examples(), make_pipeline(FunctionTransformer(lengths)), [1, 100])
     report("initials, log-mel", Tones("initial").examples(), sound, [1e-3, 1e-2, 1e-1])
     words = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True)
+    for features in (statistics, spread):
+        pipeline = make_pipeline(FunctionTransformer(features), StandardScaler())
+        report(f"vowels, {features.__name__}", Vowels().examples(), pipeline, [1e-2, 1e-1, 1, 10])
     report("glosses, TF-IDF of 1 and 2 words", Glosses().examples(), make_pipeline(words), [10, 30, 100])
 
 

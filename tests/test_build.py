@@ -16,7 +16,9 @@ from mmeff.tasks import Task
 from mmeff.tokenizers import Tokenizer
 
 ROOT = Path(__file__).parents[1]
-RECIPES = sorted(p for k in ("vision", "audio", "text", "multimodal") for p in (ROOT / "recipes" / k).rglob("*.yaml"))
+RECIPES = sorted(
+    p for k in ("vision", "audio", "text", "series", "multimodal") for p in (ROOT / "recipes" / k).rglob("*.yaml")
+)
 BACKBONES = sorted((ROOT / "recipes" / "backbones").rglob("*.yaml"))
 SWAPPED = str(ROOT / "recipes/vision/digits.yaml")
 TEXTS = ["a text of several words", "another text"]
@@ -31,6 +33,9 @@ def example(tokenizer: Tokenizer) -> tuple[DataSpec, object]:
     if tokenizer.signal == "audio":
         rate = tokenizer.log_mel.sample_rate if hasattr(tokenizer, "log_mel") else 16000
         return DataSpec("audio", classes, False, {"sample_rate": rate, "samples": rate}), torch.randn(1, rate // 4)
+    if tokenizer.signal == "series":
+        values = {"channels": tokenizer.channels, "steps": 40, "columns": []}
+        return DataSpec("series", classes, False, values), torch.randn(1, 30, tokenizer.channels)
     channels = len(tokenizer.norm.mean)
     return DataSpec("image", classes, False, {"size": [16, 16], "channels": channels}), torch.rand(1, channels, 16, 16)
 

@@ -19,7 +19,10 @@ def test_a_spec_survives_its_plain_values(values):
 @pytest.mark.parametrize(
     ("change", "key"),
     [
-        *(({"modality": value}, "one.modality: it must be one of audio, image") for value in ("video", None, 7, ["image"])),
+        *(
+            ({"modality": value}, "one.modality: it must be one of audio, image")
+            for value in ("video", None, 7, ["image"])
+        ),
         *(({"classes": value}, "one.classes: ") for value in (None, "catdog", [], {}, 5, ["cat", "dog", "cat"])),
         *(({"classes": [value, "b"]}, r"one.classes\[0\]: ") for value in (1, None, ["cat"], "x" * 10**6)),
         *(({"multilabel": value}, "one.multilabel: ") for value in ("yes", 1, None)),

@@ -19,6 +19,7 @@ from mmeff.errors import InputError, spelled, whole, within
 from mmeff.signals import DataSpec
 from mmeff.signals.audio import read_audio
 from mmeff.signals.image import read_image
+from mmeff.signals.series import read_series
 from mmeff.tokens import Tokens
 
 #: Not numbers, numbers that are no integers, and numbers far beyond all defaults.
@@ -32,11 +33,13 @@ SPEC = {
     "image": {"size": [16, 16], "channels": 3},
     "audio": {"sample_rate": 16000, "samples": 4000},
     "text": {},
+    "series": {"channels": 1, "steps": 40, "columns": []},
 }
 RAW: dict[str, Any] = {
     "image": torch.rand(2, 3, 16, 16),
     "audio": torch.rand(2, 4000) - 0.5,
     "text": ["some words", "and more"],
+    "series": torch.randn(2, 40, 1),
 }
 SMALL = partial(backbones.Isotropic, 8, 1)
 
@@ -48,6 +51,7 @@ class Given(data.Source):
             "image": list(rng.integers(0, 256, (40, 8, 8), dtype=np.uint8)),
             "audio": [(rng.uniform(-0.5, 0.5, 4000).astype(np.float32), 16000) for _ in range(40)],
             "text": [f"text {i}" for i in range(40)],
+            "series": list(rng.normal(size=(40, 30, 2)).astype(np.float32)),
         }
         ids, groups = [str(i) for i in range(40)], [str(i // 4) for i in range(40)]
         self.given = data.Examples(items[signal], ["a", "b"] * 20, ids, group=groups)
@@ -157,6 +161,8 @@ def use_augmentation(cls: Any, **options: Any) -> Tensor:
     rng, change = np.random.default_rng(0), cls(**options)
     if cls is data.AudioAugment:
         return read_audio((rng.uniform(-0.5, 0.5, 4000), 16000), 16000, 4000, change)
+    if cls is data.SeriesAugment:
+        return read_series(rng.normal(size=(30, 2)), 2, 20, augment=change)
     change = data.ImageAugment(affine=change) if cls is data.Affine else change
     return read_image(rng.integers(0, 256, (8, 8), dtype=np.uint8), (8, 8), 1, change)
 
@@ -176,7 +182,7 @@ USES: dict[Any, Callable[..., Tensor]] = {
     tasks.Classification: use_task,
     data.ClassificationData: use_data,
     data.SplitRule: use_split,
-    (data.Affine, data.ImageAugment, data.AudioAugment): use_augmentation,
+    (data.Affine, data.ImageAugment, data.AudioAugment, data.SeriesAugment): use_augmentation,
 }
 
 

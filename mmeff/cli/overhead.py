@@ -50,7 +50,7 @@ class AgainstBareLoop(Callback):
         self.mark = time.perf_counter()
 
     def step(self, batch: dict[str, Any], clip: float) -> None:
-        loss = F.cross_entropy(self.model(batch["task"], batch["image"]), batch["label"])
+        loss = F.cross_entropy(self.model.of_batch(batch), batch["label"])
         self.optimizer.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_([p for group in self.optimizer.param_groups for p in group["params"]], clip)

@@ -9,13 +9,15 @@ if TYPE_CHECKING:
     from mmeff.data.examples import Examples, Source
     from mmeff.data.folders import AudioFolder, ImageFolder, TextFolder
     from mmeff.data.loader import ResumableLoader, Signals
-    from mmeff.data.modules import AudioData, ImageData, JointData, TextData
+    from mmeff.data.modules import AudioData, ImageData, JointData, SeriesData, TextData
     from mmeff.data.published import SpeechCommands, TorchvisionSet
+    from mmeff.data.series import SeriesArrays, SeriesFolder, Vowels
     from mmeff.data.splits import AsGiven, ByGroup, ByRatio, SplitRule
     from mmeff.data.tables import FileTable, TextTable
     from mmeff.signals import collate, read_raw
     from mmeff.signals.audio import AudioAugment
     from mmeff.signals.image import Affine, ImageAugment
+    from mmeff.signals.series import SeriesAugment
     from mmeff.signals.text import text_lines
 
 # Loaded on first use, so that `import mmeff.data` costs neither lightning nor a decoder.
@@ -25,13 +27,15 @@ _HOME = {
     "examples": ("Examples", "Source"),
     "folders": ("AudioFolder", "ImageFolder", "TextFolder"),
     "loader": ("ResumableLoader", "Signals"),
-    "modules": ("AudioData", "ImageData", "JointData", "TextData"),
+    "modules": ("AudioData", "ImageData", "JointData", "SeriesData", "TextData"),
     "published": ("SpeechCommands", "TorchvisionSet"),
+    "series": ("SeriesArrays", "SeriesFolder", "Vowels"),
     "splits": ("AsGiven", "ByGroup", "ByRatio", "SplitRule"),
     "tables": ("FileTable", "TextTable"),
     ".signals": ("collate", "read_raw"),
     ".signals.audio": ("AudioAugment",),
     ".signals.image": ("Affine", "ImageAugment"),
+    ".signals.series": ("SeriesAugment",),
     ".signals.text": ("text_lines",),
 }
 _MODULE = {name: module for module, names in _HOME.items() for name in names}
@@ -55,6 +59,10 @@ __all__ = [
     "JointData",
     "Part",
     "ResumableLoader",
+    "SeriesArrays",
+    "SeriesAugment",
+    "SeriesData",
+    "SeriesFolder",
     "Signals",
     "Source",
     "SpeechCommands",
@@ -64,6 +72,7 @@ __all__ = [
     "TextTable",
     "Tones",
     "TorchvisionSet",
+    "Vowels",
     "collate",
     "read_raw",
     "text_lines",

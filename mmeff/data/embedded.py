@@ -32,9 +32,10 @@ def asset(name: str) -> Path:
     raise InputError(f"assets/{name} is missing; {RESTORE}")
 
 
-def _read(name: str) -> bytes:
+def read_asset(name: str, sha256: str = "") -> bytes:
+    """A file of assets/. InputError if it is not the one of this sha256, by default that of SHA256."""
     data = asset(name).read_bytes()
-    if hashlib.sha256(data).hexdigest() != SHA256[name]:
+    if hashlib.sha256(data).hexdigest() != (sha256 or SHA256[name]):
         raise InputError(f"{asset(name)} is damaged (its sha256 is not the recorded one); {RESTORE}")
     return data
 
@@ -48,7 +49,7 @@ class Digits(Source):
     def examples(self) -> Examples:
         from PIL import Image
 
-        mosaic = np.asarray(Image.open(io.BytesIO(_read("digits.png"))))
+        mosaic = np.asarray(Image.open(io.BytesIO(read_asset("digits.png"))))
         # (10 digits x 10 rows x 28, 50 columns x 28) -> (10 digits, 500, 28, 28)
         images = mosaic.reshape(100, 28, 50, 28).swapaxes(1, 2).reshape(10, 500, 28, 28)
         order = [(digit, i) for i in range(500) for digit in range(10)]
@@ -81,9 +82,9 @@ class Tones(Source):
     def examples(self) -> Examples:
         import soundfile
 
-        rows = list(csv.DictReader(io.StringIO(_read("tones.csv").decode())))
+        rows = list(csv.DictReader(io.StringIO(read_asset("tones.csv").decode())))
         # The whole file at once: a seek in Ogg may land some samples off.
-        wave, rate = soundfile.read(io.BytesIO(_read("tones.ogg")), dtype="float32")
+        wave, rate = soundfile.read(io.BytesIO(read_asset("tones.ogg")), dtype="float32")
         starts = [int(row["start"]) for row in rows]
         return Examples(
             items=[(wave[s : s + int(row["samples"])], rate) for s, row in zip(starts, rows, strict=True)],
@@ -101,7 +102,7 @@ class Glosses(Source):
     """
 
     def examples(self) -> Examples:
-        rows = list(csv.DictReader(io.StringIO(lzma.decompress(_read("glosses.csv.xz")).decode(), newline="")))
+        rows = list(csv.DictReader(io.StringIO(lzma.decompress(read_asset("glosses.csv.xz")).decode(), newline="")))
         return Examples(
             items=[row["text"] for row in rows],
             labels=[row["domain"] for row in rows],

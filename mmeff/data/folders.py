@@ -33,7 +33,7 @@ class ImageFolder(Source):
         self.root, self.pattern, self.label_file = root, pattern, label_file
 
     def examples(self) -> Examples:
-        return _examples(self.root, image_suffixes(), self.pattern, self.label_file)
+        return folder_examples(self.root, image_suffixes(), self.pattern, self.label_file)
 
 
 class AudioFolder(Source):
@@ -56,7 +56,7 @@ class AudioFolder(Source):
         self.root, self.pattern, self.label_file = root, pattern, label_file
 
     def examples(self) -> Examples:
-        return _examples(self.root, sound_suffixes(), self.pattern, self.label_file)
+        return folder_examples(self.root, sound_suffixes(), self.pattern, self.label_file)
 
 
 class TextFolder(Source):
@@ -75,10 +75,10 @@ class TextFolder(Source):
         self.root, self.pattern = root, pattern
 
     def examples(self) -> Examples:
-        return _examples(self.root, (".txt",), self.pattern, None, lambda path: "\n".join(text_lines(path)))
+        return folder_examples(self.root, (".txt",), self.pattern, None, lambda path: "\n".join(text_lines(path)))
 
 
-def _examples(
+def folder_examples(
     root: str,
     suffixes: tuple[str, ...],
     pattern: str | None,

@@ -1,4 +1,4 @@
-"""The data modules: images, sounds, texts, and several of them in one training run."""
+"""The data modules: images, sounds, texts, series, and several of them in one training run."""
 
 import os
 from dataclasses import replace
@@ -14,7 +14,9 @@ from mmeff.errors import InputError, whole, within
 from mmeff.signals import DataSpec
 from mmeff.signals.audio import SHORTEST, AudioAugment, read_audio
 from mmeff.signals.files.image import image_size
+from mmeff.signals.files.series import read_steps
 from mmeff.signals.image import ImageAugment, rand_augment, read_image
+from mmeff.signals.series import SeriesAugment, read_series
 from mmeff.signals.text import is_blank
 
 
@@ -136,6 +138,57 @@ class TextData(ClassificationData):
             if is_blank(item):
                 raise InputError(f"{name}: the text is empty: fill it in or take the row out")
         return {"text": make_part("text", examples, self.split, {}, None, self.batch_size, self.seed)}
+
+
+class SeriesData(ClassificationData):
+    """Multivariate time series with labels. Shorter series keep their length, longer ones are cut.
+
+    Args:
+        source: Where the series come from, as `SeriesFolder`, `SeriesArrays`, `FileTable` or `Vowels`.
+        steps: Longest series: what is longer is cut, at random in training, to its middle otherwise; by default the
+            longest there is, where all are in memory.
+        columns: Names of the columns that are the channels, of tables; by default all.
+        augment: Random changes of training series; by default none.
+        batch_size: Series per training step and process.
+        split: How examples are divided; by default `AsGiven()`.
+        num_workers: Processes that read; by default none if the series are in memory and few, else one a core up to 16.
+        seed: Of the order of the examples, of the cuts and of the augmentation.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        steps: int | None = None,
+        columns: list[str] | None = None,
+        augment: SeriesAugment | None = None,
+        batch_size: int = 64,
+        split: SplitRule | None = None,
+        num_workers: int | None = None,
+        seed: int = 0,
+    ):
+        super().__init__(num_workers, seed)
+        if steps is not None:
+            whole(1, **{"data.steps": steps})
+        self.source, self.steps, self.columns = source, steps, columns or []
+        self.augment = augment or SeriesAugment()
+        self.batch_size, self.split = batch_size, split
+
+    def load(self) -> dict[str, Part]:
+        examples = self.source.examples()
+        if len(examples) == 0:
+            raise InputError("the source has no examples")
+        first = examples.items[0]
+        on_disk = isinstance(first, str | os.PathLike)
+        if on_disk and self.steps is None:
+            raise InputError("steps is not given and the series are in files: give the longest that is to be read")
+        shape = (read_steps(first, self.columns) if on_disk else np.asarray(first)).shape
+        preprocessing = {
+            "channels": shape[1] if len(shape) == 2 else 1,
+            "steps": self.steps or max(map(len, examples.items)),
+            "columns": self.columns,
+        }
+        read = partial(read_series, **preprocessing, augment=self.augment)
+        return {"series": make_part("series", examples, self.split, preprocessing, read, self.batch_size, self.seed)}
 
 
 class JointData(ClassificationData):

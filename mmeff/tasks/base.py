@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 from torchmetrics import MetricCollection
 
+from mmeff.backbones import Backbone
 from mmeff.errors import InputError
 from mmeff.model import Model
 from mmeff.signals import DataSpec
@@ -51,6 +52,11 @@ class Task(LightningModule, ABC):
         self.total_steps: float | None = None
         self.register_state_dict_post_hook(_names_of_the_model)
         self.register_load_state_dict_pre_hook(_names_of_the_task)
+
+    @property
+    def backbone(self) -> Backbone:
+        """The model's; Lightning's BackboneFinetuning asks for it under this name."""
+        return self.model.backbone
 
     # What an objective says.
 

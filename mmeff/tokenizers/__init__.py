@@ -4,6 +4,7 @@ from mmeff.tokenizers.audio import AudioFrames, AudioPatches, AudioWave, LogMel,
 from mmeff.tokenizers.base import Tokenizer
 from mmeff.tokenizers.image import ImagePatches, ImageStem
 from mmeff.tokenizers.positions import LearnedPositions, NoPositions, Positions, SinusoidalPositions
+from mmeff.tokenizers.series import SeriesPatches
 from mmeff.tokenizers.text import TextBPE, TextBytes
 
 __all__ = [
@@ -16,6 +17,7 @@ __all__ = [
     "LogMel",
     "NoPositions",
     "Positions",
+    "SeriesPatches",
     "SinusoidalPositions",
     "SpecAugment",
     "TextBPE",

@@ -40,7 +40,8 @@ class BadOutput(Callback):
 
     def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
         if trainer.global_step == self.at:
-            pl_module.get_submodule(self.layer).register_forward_hook(lambda module, args, output: output * torch.nan)
+            layer = pl_module.model.get_submodule(self.layer)
+            layer.register_forward_hook(lambda module, args, output: output * torch.nan)
 
 
 class BadGradient(Callback):
@@ -49,7 +50,7 @@ class BadGradient(Callback):
 
     def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
         if trainer.global_step == self.at:
-            pl_module.get_parameter(self.parameter).register_hook(lambda gradient: gradient * torch.inf)
+            pl_module.model.get_parameter(self.parameter).register_hook(lambda gradient: gradient * torch.inf)
 
 
 class Signal(Callback):

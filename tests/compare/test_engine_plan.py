@@ -28,7 +28,7 @@ def contender(backbone: str) -> Contender:
         ({"lenghts": {}}, ["unknown key 'lenghts'", "did you mean 'lengths'?"]),
         ({"speed": {"rnus": 3}}, ["unknown key 'rnus'", "did you mean 'runs'?"]),
         ({"lengths": {"image": [-28]}}, ["lengths.image is -28", "must be above 0"]),
-        ({"lengths": {"video": [3]}}, ["unknown key 'video'", "audio, image, text"]),
+        ({"lengths": {"video": [3]}}, ["no signal 'video'", "audio, image, series, text"]),
         ({"train": {"steps": "many"}}, ["plan.train.steps", "expected int"]),
         ({"train": 5}, ["train is 5", "keys and values"]),
         ({"recipes": ["recipes/vision/digit.yaml"]}, ["no recipe at", "did you mean recipes/vision/digits.yaml"]),
@@ -80,7 +80,7 @@ def test_dotted_options_change_the_plan() -> None:
     values = overridden({**PLAN, "train": {"steps": 5}}, ["--train.seeds", "3", "--lengths.image", "[64]"])
     plan = read_plan(values)
     assert plan.train is not None and (plan.train.steps, plan.train.seeds) == (5, 3)
-    assert plan.lengths.image == (64,)
+    assert plan.lengths["image"] == (64,)
     assert read_plan(overridden(values, ["--train", "null"])).train is None
 
 

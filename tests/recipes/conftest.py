@@ -65,7 +65,13 @@ def new_files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[str]]:
     base, rng = tmp_path_factory.mktemp("new_files"), np.random.default_rng(1)
     write_images(base / "images", 1, rng)
     write_sound(base / "new.wav", 16000, rng)
-    return {"image": [str(base / "images/0.jpg")], "audio": [str(base / "new.wav")], "text": ["-t", "a new text"]}
+    np.savetxt(base / "new.csv", rng.normal(size=(20, 12)), delimiter=",")
+    return {
+        "image": [str(base / "images/0.jpg")],
+        "audio": [str(base / "new.wav")],
+        "text": ["-t", "a new text"],
+        "series": [str(base / "new.csv")],
+    }
 
 
 @pytest.fixture

@@ -13,13 +13,13 @@ from mmeff.cli.recipe import compose
 ROOT = Path(__file__).parents[2]
 RECIPES = sorted(
     path.relative_to(ROOT).as_posix()
-    for kind in ("vision", "audio", "text", "multimodal")
+    for kind in ("vision", "audio", "text", "series", "multimodal")
     for path in (ROOT / "recipes" / kind).rglob("*.yaml")
 )
 BACKBONES = sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "recipes" / "backbones").rglob("*.yaml"))
 #: Backbones for grids of two axes alone, and tokenizers whose tokens lie on one.
 TWO_AXES = ("separable", "ss2d", "time_frequency", "wavefront")
-ONE_AXIS = ("AudioFrames", "AudioWave", "TextBPE", "TextBytes")
+ONE_AXIS = ("AudioFrames", "AudioWave", "SeriesPatches", "TextBPE", "TextBytes")
 every_recipe = pytest.mark.parametrize("recipe", RECIPES)
 every_backbone = pytest.mark.parametrize("backbone", BACKBONES, ids=lambda path: Path(path).stem)
 
@@ -89,5 +89,5 @@ def test_the_first_line_says_what_the_file_is(path):
 
 
 def test_there_are_recipes_and_backbones_to_test():
-    assert {Path(path).parts[1] for path in RECIPES} == {"vision", "audio", "text", "multimodal"}
+    assert {Path(path).parts[1] for path in RECIPES} == {"vision", "audio", "text", "series", "multimodal"}
     assert len(BACKBONES) > 1

@@ -15,7 +15,7 @@ from mmeff.tasks import Classification
 ROOT = Path(__file__).parents[2]
 RECIPES = sorted(
     path.relative_to(ROOT).as_posix()
-    for kind in ("vision", "audio", "text", "multimodal")
+    for kind in ("vision", "audio", "text", "series", "multimodal")
     for path in (ROOT / "recipes" / kind).rglob("*.yaml")
 )
 BACKBONES = sorted((ROOT / "recipes" / "backbones").rglob("*.yaml"))

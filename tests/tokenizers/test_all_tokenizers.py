@@ -28,6 +28,9 @@ def raw_batch(signal: str) -> tuple[Any, Tensor | None]:
         lengths = torch.tensor([16000, 5000, 12345])
         wave = torch.rand(3, 16000, generator=generator) - 0.5
         return wave * valid_mask(lengths, 16000), lengths
+    if signal == "series":
+        lengths = torch.tensor([100, 7, 61])
+        return torch.randn(3, 100, 1, generator=generator) * valid_mask(lengths, 100)[..., None], lengths
     return ["a longer text, in Ünicode: 狗", "x", "two words"], None
 
 
