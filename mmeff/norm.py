@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mmeff_kernels.dispatch import traced
 from mmeff_kernels.layer_norm import add_layer_norm, layer_norm
 
 
@@ -60,7 +61,7 @@ def rms_norm(x: Tensor, weight: Tensor | None = None, eps: float | None = None) 
     Source: Zhang and Sennrich, arXiv 1910.07467, eq. 4; eps is by default torch's.
     """
     exact = x.dtype in (torch.float32, torch.float64) and (weight is None or weight.dtype == x.dtype)
-    if x.is_cpu and exact and not torch.compiler.is_compiling():
+    if x.is_cpu and exact and not traced():
         return _RMSNorm.apply(x, weight, torch.finfo(x.dtype).eps if eps is None else eps)
     return F.rms_norm(x, x.shape[-1:], weight, eps)
 

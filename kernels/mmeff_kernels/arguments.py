@@ -1,21 +1,14 @@
 """What all operators ask of their arguments, and say where it does not hold."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
-from typing import Any, get_args
 
 import torch
 from torch import Tensor
 
 
-def check_impl(impl: str, choices: Any) -> None:
-    """ValueError if `impl` is none of the strings of the type `choices`."""
-    if impl not in get_args(choices):
-        raise ValueError(f"impl {impl!r}: choose one of {', '.join(get_args(choices))}")
-
-
-def check_triton(tensors: dict[str, Tensor | None]) -> None:
+def check_triton(tensors: Mapping[str, Tensor | None]) -> None:
     """ValueError if Triton's kernels cannot serve these tensors, the first of which names the device."""
     first, x = next(iter(tensors.items()))
     assert x is not None

@@ -7,8 +7,6 @@ from importlib.metadata import PackageNotFoundError, version
 from mmeff.cli.words import Words
 from mmeff.errors import InputError, TrainingError
 
-#: Each has a `check` of its own.
-OPERATIONS = ("selective_scan", "short_conv", "layer_norm", "scan2d", "full_sum", "decay")
 PACKAGES = ("mmeff", "torch", "triton", "lightning", "timm", "torchaudio", "numpy")
 
 
@@ -18,6 +16,8 @@ def main(words: list[str]) -> int:
     options = p.parse_args(words[1:])
     import torch
 
+    from mmeff_kernels.dispatch import packages
+
     if options.device == "cuda" and not torch.cuda.is_available():
         raise InputError("there is no CUDA device here: leave --device cuda out, or see that torch finds its driver")
     device = torch.device(options.device or ("cuda" if torch.cuda.is_available() else "cpu"))
@@ -26,7 +26,7 @@ def main(words: list[str]) -> int:
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{torch.get_num_threads()} threads"
     print(f"{device}: {name}")
     wrong = 0
-    for operation in OPERATIONS:
+    for operation in packages():
         for found in importlib.import_module(f"mmeff_kernels.{operation}.check").check(device):
             said = "right" if found.right else "WRONG"
             print(f"  {said}  {found.name}: {found.error:.1e} of {found.bound:.0e} allowed ({found.worst})", flush=True)

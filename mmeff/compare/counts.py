@@ -12,6 +12,7 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
 from mmeff.compare.formulas import CORRECTIONS, as_kernels
+from mmeff_kernels.dispatch import state_bytes
 
 
 @dataclass(frozen=True)
@@ -53,24 +54,6 @@ class Traffic(TorchDispatchMode):
 def stored_bytes(tensor: Tensor) -> int:
     """Bytes that a tensor reads of its memory: repeated elements count once."""
     return min(tensor.numel() * tensor.itemsize, tensor.untyped_storage().nbytes())
-
-
-def state_bytes(func: Any, args: tuple[Any, ...], out: Any) -> int:
-    """Bytes of fp32 that a recurrence carries from token to token for the rows that it is given, in all directions.
-
-    Selective scans: E channels of N numbers for each route. Decaying states: K x V numbers for each head.
-    """
-    name = func._schema.name
-    if name == "mmeff::decay_forward":
-        return 4 * out[1].numel()
-    if name == "mmeff::selective_scan_forward":
-        x, A = args[0], args[2]  # ([K,] B, L, D), ([K,] N, D)
-        return 4 * args[ROUTES] * x.shape[-3] * A.shape[-2] * A.shape[-1]
-    return 0
-
-
-#: Place of the number of routes among the arguments of the selective scan's operator.
-ROUTES = 11
 
 
 def count(model: nn.Module, *given: Any, bf16: bool = False) -> Counts:

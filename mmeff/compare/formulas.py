@@ -1,29 +1,14 @@
 """Operators as their kernels run them, on tensors without data: what is counted is the same on every machine."""
 
-import importlib
-import sys
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
-from functools import partial
+from contextlib import contextmanager
 from typing import Any
-from unittest.mock import patch
 
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import sdpa_backward_flop_count, sdpa_flop_count
 
-from mmeff_kernels.arguments import check_triton
-from mmeff_kernels.decay import decay_attention
-from mmeff_kernels.full_sum import full_sum, full_sum_qkvpacked
-from mmeff_kernels.scan2d import cross_scan, separable_scan, wavefront_scan
-from mmeff_kernels.selective_scan import selective_scan_routes
-from mmeff_kernels.selective_scan.checks import check_routes
-
-#: Operators that have FLOP formulas, where the mixers call them, and the modules that register the formulas.
-OPERATORS = (
-    decay_attention, full_sum, full_sum_qkvpacked, selective_scan_routes, cross_scan, separable_scan, wavefront_scan,
-)  # fmt: skip
-FORMULAS = ("decay.operators", "full_sum.operators", "selective_scan.operators", "scan2d.corner_operators")
+from mmeff_kernels import dispatch
 
 
 def _convolution_backward(g: Any, x: Any, weight: Any, *rest: Any, **_: Any) -> int:
@@ -55,38 +40,6 @@ CORRECTIONS = {
 @contextmanager
 def as_kernels() -> Iterator[None]:
     """Within, tensors on the CPU have shapes alone, and mixers call the kernels' operators, which know their FLOPs."""
-    for name in FORMULAS:
-        importlib.import_module(f"mmeff_kernels.{name}")
-    _forget_tables()
-    with ExitStack() as stack:
-        for module, name, value in _names():
-            if any(value is operator for operator in OPERATORS):
-                stack.enter_context(patch.object(module, name, partial(value, impl="triton")))
-            elif value is check_triton or value is check_routes:  # they want a GPU, and to see what has no data here
-                stack.enter_context(patch.object(module, name, _unchecked))
-        # What torch traces launches no kernel outside an operator.
-        stack.enter_context(patch.object(torch.compiler, "is_compiling", lambda: True))
-        stack.enter_context(FakeTensorMode(allow_non_fake_inputs=True))
-        stack.callback(_forget_tables)
+    dispatch.load()
+    with dispatch.forced("triton"), FakeTensorMode(allow_non_fake_inputs=True):
         yield
-
-
-def _unchecked(*arguments: Any) -> None:
-    pass
-
-
-def _names() -> list[tuple[Any, str, Any]]:
-    """What modules that models are made of have imported under which names: (module, name, value)."""
-    modules = [
-        module
-        for name, module in sys.modules.items()
-        if name.startswith(("mmeff.", "mmeff_kernels")) and not name.startswith("mmeff.compare")
-    ]
-    return [(module, name, value) for module in modules for name, value in vars(module).items()]
-
-
-def _forget_tables() -> None:
-    """Tables that functions keep must not pass between tensors with data and those without."""
-    for _, _, value in _names():
-        if hasattr(value, "cache_clear"):
-            value.cache_clear()

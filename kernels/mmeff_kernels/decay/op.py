@@ -7,7 +7,8 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from ..arguments import check_impl, check_lengths, check_packing, check_triton, has_shape, innermost
+from ..arguments import check_lengths, check_packing, has_shape, innermost
+from ..dispatch import choose
 from ..padding import Packing, nothing, without_padding
 from .chunked import decay_chunked
 from .reference import decay_reference
@@ -72,7 +73,12 @@ def decay_attention(
 
     ValueError if the shapes do not fit together, or `impl` does not exist or cannot serve them.
     """
-    _check(q, k, v, g, direction, diagonal, bonus, initial_state, lengths, cu_seqlens, impl)
+    _check(q, k, v, g, direction, diagonal, bonus, initial_state, lengths, cu_seqlens)
+    tensors = {"q": q, "k": k, "v": v, "g": g, "bonus": bonus, "initial_state": initial_state}
+    beyond = ""
+    if max(q.shape[-1], v.shape[-1]) > LARGEST:
+        beyond = f"serves up to {LARGEST} features and values a head, q is {tuple(q.shape)}, v {tuple(v.shape)}"
+    chosen = choose(impl, Impl, tensors, beyond)
     if q.numel() == 0:
         o, final = nothing(v.shape, v.dtype, q, k, v, g, bonus, initial_state), initial_state
         if final is None:
@@ -82,10 +88,7 @@ def decay_attention(
         return o, final.to(torch.promote_types(final.dtype, torch.float32), copy=True) if output_final_state else None
     if scale is None:
         scale = 1 / math.sqrt(q.shape[-1])
-    if impl == "auto":
-        double = any(t is not None and t.dtype == torch.float64 for t in (q, k, v, g, bonus, initial_state))
-        impl = "triton" if q.is_cuda and not double and max(q.shape[-1], v.shape[-1]) <= LARGEST else "torch"
-    if impl == "triton":
+    if chosen == "triton":
         from .operators import Decay
 
         longest = 0
@@ -98,7 +101,7 @@ def decay_attention(
             q, k, v, g.contiguous(), bonus, initial_state, lengths, which, diagonal == "all", longest, scale
         )
         return o, final if output_final_state else None
-    run = _loops if impl == "reference" else decay_chunked
+    run = _loops if chosen == "reference" else decay_chunked
     with torch.autocast(q.device.type, enabled=False):
         o, final = _over_padded_rows(
             run, q, k, v, g, direction, diagonal, bonus, scale, initial_state, lengths, cu_seqlens
@@ -180,9 +183,7 @@ def _check(
     initial_state: Tensor | None,
     lengths: Tensor | None,
     cu_seqlens: Tensor | None,
-    impl: str,
 ) -> None:
-    check_impl(impl, Impl)
     for name, value, choices in (("direction", direction, Direction), ("diagonal", diagonal, Diagonal)):
         if value not in get_args(choices):
             raise ValueError(f"{name} {value!r}: choose one of {', '.join(get_args(choices))}")
@@ -216,10 +217,3 @@ def _check(
     for name, tensor in named.items():
         if tensor is not None and tensor.device != q.device:
             raise ValueError(f"{name} is on {tensor.device}, q on {q.device}")
-    if impl == "triton":
-        check_triton({"q": q, **named})
-        if max(q.shape[-1], v.shape[-1]) > LARGEST:
-            raise ValueError(
-                f"impl 'triton' serves up to {LARGEST} features and values a head, q is {tuple(q.shape)}, v "
-                f"{tuple(v.shape)}"
-            )

@@ -9,9 +9,9 @@ from typing import Any
 import torch
 import triton.language as tl
 from torch import Tensor
-from torch.utils.flop_counter import register_flop_formula
 
 from ..arguments import check_reach, has_shape
+from ..dispatch import define
 from ..first_order import first_order
 from ..launcher import Launcher
 from . import alike_kernel, apart_kernel, kernel
@@ -179,33 +179,19 @@ def _backward(
     return dq, dk, dv, dg, dbonus, dg.new_zeros(0) if dinitial is None else dinitial
 
 
-def _forward_fake(q: Any, k: Any, v: Any, g: Any, bonus: Any, initial: Any, lengths: Any, *options: Any) -> Any:
-    direction, _, longest, _ = options
-    rows = len(lengths) - 1 if longest else q.shape[0]
+def _forward_fake(
+    q: Tensor, v: Tensor, lengths: Tensor | None, direction: int, longest: int, **_: Any
+) -> tuple[Tensor, Tensor]:
+    rows = len(lengths) - 1 if longest and lengths is not None else q.shape[0]
     final = q.new_empty(1 + (direction == BOTH), rows, *q.shape[2:], v.shape[-1], dtype=torch.float32)
     return v.new_empty(v.shape), final
 
 
 def _backward_fake(
-    do: Any, dfinal: Any, q: Any, k: Any, v: Any, g: Any, bonus: Any, initial: Any, lengths: Any, *options: Any
-) -> Any:
+    q: Tensor, k: Tensor, v: Tensor, g: Tensor, bonus: Tensor | None, initial: Tensor | None, **_: Any
+) -> tuple[Tensor, ...]:
     wide = [q.new_empty(0 if t is None else t.shape, dtype=torch.float32) for t in (g, bonus, initial)]
     return q.new_empty(q.shape), k.new_empty(k.shape), v.new_empty(v.shape), *wide
-
-
-_LIBRARY = torch.library.Library("mmeff", "FRAGMENT")
-_INPUTS = "Tensor q, Tensor k, Tensor v, Tensor g, Tensor? bonus, Tensor? initial, Tensor? lengths"
-_OPTIONS = "int direction, bool twice, int longest, float scale"
-_LIBRARY.define(f"decay_forward({_INPUTS}, {_OPTIONS}) -> (Tensor, Tensor)")
-_LIBRARY.define(
-    f"decay_backward(Tensor do, Tensor? dfinal, {_INPUTS}, {_OPTIONS}) -> "
-    "(Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)"
-)
-for _device in ("CPU", "CUDA"):  # on the CPU for Triton's interpreter
-    _LIBRARY.impl("decay_forward", _forward, _device)
-    _LIBRARY.impl("decay_backward", _backward, _device)
-torch.library.register_fake("mmeff::decay_forward", _forward_fake, lib=_LIBRARY)
-torch.library.register_fake("mmeff::decay_backward", _backward_fake, lib=_LIBRARY)
 
 
 def _products(q: Any, v: Any, g: Any, direction: int) -> tuple[int, int, int]:
@@ -219,21 +205,35 @@ def _products(q: Any, v: Any, g: Any, direction: int) -> tuple[int, int, int]:
     return across, 2 * B * L * H * chunk * K * levels, 2 * B * L * H * chunk * v[-1]
 
 
-@register_flop_formula(torch.ops.mmeff.decay_forward)
-def forward_flops(q: Any, k: Any, v: Any, g: Any, bonus: Any, initial: Any, lengths: Any, direction: int, *_: Any,
-                  **__: Any) -> int:  # fmt: skip
+def forward_flops(q: Any, v: Any, g: Any, direction: int, **_: Any) -> int:
     """States are written and read; A, and A v."""
     across, pairs, values = _products(q, v, g, direction)
     return 2 * across + pairs + values
 
 
-@register_flop_formula(torch.ops.mmeff.decay_backward)
-def backward_flops(do: Any, dfinal: Any, q: Any, k: Any, v: Any, g: Any, bonus: Any, initial: Any, lengths: Any,
-                   direction: int, *_: Any, **__: Any) -> int:  # fmt: skip
+def backward_flops(q: Any, v: Any, g: Any, direction: int, **_: Any) -> int:
     """States and their gradients are written, and read for q, k and v; A once more and the gradients of q and k; A's
     gradient and v's."""
     across, pairs, values = _products(q, v, g, direction)
     return 5 * across + 3 * pairs + 2 * values
+
+
+_INPUTS = "Tensor q, Tensor k, Tensor v, Tensor g, Tensor? bonus, Tensor? initial, Tensor? lengths"
+_OPTIONS = "int direction, bool twice, int longest, float scale"
+_forward_op = define(
+    f"decay_forward({_INPUTS}, {_OPTIONS}) -> (Tensor, Tensor)",
+    _forward,
+    _forward_fake,
+    forward_flops,
+    lambda out, **_: 4 * out[1].numel(),  # K x V numbers for each head
+)
+_backward_op = define(
+    f"decay_backward(Tensor do, Tensor? dfinal, {_INPUTS}, {_OPTIONS}) -> "
+    "(Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)",
+    _backward,
+    _backward_fake,
+    backward_flops,
+)
 
 
 class Decay(torch.autograd.Function):
@@ -247,7 +247,7 @@ class Decay(torch.autograd.Function):
         ctx: Any, q: Tensor, k: Tensor, v: Tensor, g: Tensor, bonus: Tensor | None, initial: Tensor | None,
         lengths: Tensor | None, direction: int, twice: bool, longest: int, scale: float,
     ) -> tuple[Tensor, Tensor]:  # fmt: skip
-        o, final = torch.ops.mmeff.decay_forward(q, k, v, g, bonus, initial, lengths, direction, twice, longest, scale)
+        o, final = _forward_op(q, k, v, g, bonus, initial, lengths, direction, twice, longest, scale)
         ctx.save_for_backward(q, k, v, g, bonus, initial, lengths)
         ctx.options = direction, twice, longest, scale
         ctx.set_materialize_grads(False)
@@ -259,7 +259,7 @@ class Decay(torch.autograd.Function):
         q, k, v, g, bonus, initial, lengths = ctx.saved_tensors
         do = torch.zeros_like(v) if do is None else do
         dfinal = None if dfinal is None else dfinal.contiguous()
-        dq, dk, dv, dg, dbonus, dinitial = torch.ops.mmeff.decay_backward(
+        dq, dk, dv, dg, dbonus, dinitial = _backward_op(
             do.contiguous(), dfinal, q, k, v, g, bonus, initial, lengths, *ctx.options
         )
         dinitial = None if initial is None else dinitial.reshape(initial.shape)

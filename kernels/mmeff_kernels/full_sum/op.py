@@ -5,7 +5,8 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor
 
-from ..arguments import check_impl, check_lengths, check_packing, check_triton, innermost
+from ..arguments import check_lengths, check_packing, innermost
+from ..dispatch import choose
 from ..padding import Packing, nothing, without_padding
 from .features import Feature, elementwise
 from .reference import full_sum_reference, rotate
@@ -55,17 +56,18 @@ def full_sum(
 
     ValueError if the shapes do not fit together, or `impl` does not exist or cannot serve them.
     """
-    _check(q, k, v, feature, rotation, lengths, cu_seqlens, impl)
+    _check(q, k, v, feature, rotation, lengths, cu_seqlens)
+    chosen = _choose(impl, q, k, v)
     if q.numel() == 0:
         return nothing(v.shape, v.dtype, q, k, v)
-    if _serves(impl, q, k, v):
+    if chosen == "triton":
         from .operators import FullSum, without_gradients
 
         q, k, v = innermost(q), innermost(k), innermost(v)
         run = FullSum.apply if torch.is_grad_enabled() else without_gradients
         return run(q, k, v, *_flat(q, feature, normalize, rotation, scale, eps, lengths, cu_seqlens))
     options = {"normalize": normalize, "scale": scale, "eps": eps}
-    if impl == "reference":
+    if chosen == "reference":
         segments = _segments(q, lengths, cu_seqlens)
         return full_sum_reference(q, k, v, feature, rotation=rotation, segments=segments, **options).to(v.dtype)
     with torch.autocast(q.device.type, enabled=False):
@@ -89,7 +91,7 @@ def full_sum_qkvpacked(
     if qkv.dim() != 5 or qkv.shape[2] != 3:
         raise ValueError(f"qkv must be (B, L, 3, H, K), not {tuple(qkv.shape)}")
     q = qkv.select(2, 0)
-    if not _serves(impl, q, q, q) or q.numel() == 0:
+    if q.numel() == 0 or _choose(impl, q, q, q) != "triton":
         q, k, v = qkv.unbind(2)
         return full_sum(
             q, k, v, feature, normalize=normalize, rotation=rotation, scale=scale, eps=eps, lengths=lengths,
@@ -97,16 +99,16 @@ def full_sum_qkvpacked(
         )  # fmt: skip
     from .operators import PackedFullSum, without_gradients
 
-    _check(q, q, q, feature, rotation, lengths, cu_seqlens, impl)
+    _check(q, q, q, feature, rotation, lengths, cu_seqlens)
     qkv = innermost(qkv)
     given = _flat(q, feature, normalize, rotation, scale, eps, lengths, cu_seqlens)
     return PackedFullSum.apply(qkv, *given) if torch.is_grad_enabled() else without_gradients(*qkv.unbind(2), *given)
 
 
-def _serves(impl: Impl, q: Tensor, k: Tensor, v: Tensor) -> bool:
-    """Whether the Triton kernels are to serve."""
-    double = torch.float64 in (q.dtype, k.dtype, v.dtype)
-    return impl == "triton" or (impl == "auto" and q.is_cuda and not double and v.shape[-1] <= LARGEST_VALUE)
+def _choose(impl: Impl, q: Tensor, k: Tensor, v: Tensor) -> str:
+    wide = v.shape[-1] > LARGEST_VALUE
+    beyond = f"serves up to {LARGEST_VALUE} values a head, v is {tuple(v.shape)}" if wide else ""
+    return choose(impl, Impl, {"q": q, "k": k, "v": v}, beyond)
 
 
 def _flat(
@@ -171,9 +173,7 @@ def _check(
     rotation: tuple[Tensor, Tensor] | None,
     lengths: Tensor | None,
     cu_seqlens: Tensor | None,
-    impl: str,
 ) -> None:
-    check_impl(impl, Impl)
     if feature not in get_args(Feature):
         raise ValueError(f"feature {feature!r}: choose one of {', '.join(get_args(Feature))}")
     if q.dim() != 4 or 0 in q.shape[2:]:
@@ -199,7 +199,3 @@ def _check(
         check_lengths(lengths, q, "q")
     if cu_seqlens is not None:
         check_packing(q, cu_seqlens, lengths, "q")
-    if impl == "triton":
-        check_triton({"q": q, "k": k, "v": v})
-        if v.shape[-1] > LARGEST_VALUE:
-            raise ValueError(f"impl 'triton' serves up to {LARGEST_VALUE} values a head, v is {tuple(v.shape)}")

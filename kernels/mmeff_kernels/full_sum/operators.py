@@ -10,9 +10,9 @@ from typing import Any
 import torch
 import triton.language as tl
 from torch import Tensor
-from torch.utils.flop_counter import register_flop_formula
 
 from ..arguments import check_reach
+from ..dispatch import define
 from ..first_order import first_order
 from ..launcher import Launcher
 from . import kernel
@@ -160,34 +160,19 @@ def parts(gradients: Tensor, width: int) -> tuple[Tensor, Tensor, Tensor]:
     return gradients[..., :width], gradients[..., width : 2 * width], gradients[..., 2 * width :]
 
 
-def _forward_fake(q: Any, k: Any, v: Any, cos: Any, sin: Any, lengths: Any, *options: Any) -> tuple[Tensor, ...]:
-    _, normalize, longest, _, _ = options
-    B, _, H, K = q.shape
-    rows = len(lengths) - 1 if longest else B
+def _forward_fake(
+    q: Tensor, v: Tensor, lengths: Tensor | None, normalize: bool, longest: int, **_: Any
+) -> tuple[Tensor, ...]:
+    (H, K), rows = q.shape[2:], len(q)
+    if longest and lengths is not None:
+        rows = len(lengths) - 1
     sums = q.new_empty(rows, H, K * (v.shape[-1] + 1), dtype=torch.float32)
     return v.new_empty(v.shape), sums, sums.new_empty(q.shape[:3] if normalize else 0)
 
 
-def _backward_fake(do: Any, q: Any, k: Any, v: Any, *rest: Any) -> Tensor:
+def _backward_fake(q: Tensor, k: Tensor, v: Tensor, **_: Any) -> Tensor:
     B, L, H, K = q.shape
     return v.new_empty(B, L, H * (2 * K + v.shape[-1]), dtype=widest(q, k, v))
-
-
-_LIBRARY = torch.library.Library("mmeff", "FRAGMENT")
-_INPUTS = "Tensor q, Tensor k, Tensor v, Tensor? cos, Tensor? sin, Tensor? lengths"
-_LIBRARY.define(
-    f"full_sum_forward({_INPUTS}, int feature, bool normalize, int longest, float scale, float eps) "
-    "-> (Tensor, Tensor, Tensor)"
-)
-_LIBRARY.define(
-    f"full_sum_backward(Tensor do, {_INPUTS}, Tensor o, Tensor sums, Tensor w, "
-    "int feature, bool normalize, int longest, float scale) -> Tensor"
-)
-for _device in ("CPU", "CUDA"):  # on the CPU for Triton's interpreter
-    _LIBRARY.impl("full_sum_forward", _forward, _device)
-    _LIBRARY.impl("full_sum_backward", _backward, _device)
-torch.library.register_fake("mmeff::full_sum_forward", _forward_fake, lib=_LIBRARY)
-torch.library.register_fake("mmeff::full_sum_backward", _backward_fake, lib=_LIBRARY)
 
 
 def _products(q: Any, v: Any) -> int:
@@ -196,16 +181,31 @@ def _products(q: Any, v: Any) -> int:
     return 2 * B * L * H * K * v[-1]
 
 
-@register_flop_formula(torch.ops.mmeff.full_sum_forward)
-def forward_flops(q: Any, k: Any, v: Any, *_: Any, **__: Any) -> int:
+def forward_flops(q: Any, v: Any, **_: Any) -> int:
     """Two products: the sum, and its reading."""
     return 2 * _products(q, v)
 
 
-@register_flop_formula(torch.ops.mmeff.full_sum_backward)
-def backward_flops(do: Any, q: Any, k: Any, v: Any, *_: Any, **__: Any) -> int:
+def backward_flops(q: Any, v: Any, **_: Any) -> int:
     """Four products: two for each of the forward pass."""
     return 4 * _products(q, v)
+
+
+_INPUTS = "Tensor q, Tensor k, Tensor v, Tensor? cos, Tensor? sin, Tensor? lengths"
+_forward_op = define(
+    f"full_sum_forward({_INPUTS}, int feature, bool normalize, int longest, float scale, float eps) "
+    "-> (Tensor, Tensor, Tensor)",
+    _forward,
+    _forward_fake,
+    forward_flops,
+)
+_backward_op = define(
+    f"full_sum_backward(Tensor do, {_INPUTS}, Tensor o, Tensor sums, Tensor w, "
+    "int feature, bool normalize, int longest, float scale) -> Tensor",
+    _backward,
+    _backward_fake,
+    backward_flops,
+)
 
 
 Given = tuple[Tensor | None, ...]  # cos, sin, lengths
@@ -213,12 +213,12 @@ Given = tuple[Tensor | None, ...]  # cos, sin, lengths
 
 def without_gradients(*arguments: Any) -> Tensor:
     """o of `FullSum`, with nothing kept: a quarter less of the host's time."""
-    return torch.ops.mmeff.full_sum_forward(*arguments)[0]
+    return _forward_op(*arguments)[0]
 
 
 def _run(q: Tensor, k: Tensor, v: Tensor, given: Given, options: tuple[Any, ...]) -> tuple[Tensor, ...]:
     """o, and what the backward pass reads besides the arguments."""
-    o, sums, w = torch.ops.mmeff.full_sum_forward(q, k, v, *given, *options)
+    o, sums, w = _forward_op(q, k, v, *given, *options)
     _, normalize, *_ = options
     # o is read again for the denominator's gradient, but not where all features are in one block.
     kept = o if normalize and q.shape[-1] > block_of(v.dtype) else w
@@ -226,7 +226,7 @@ def _run(q: Tensor, k: Tensor, v: Tensor, given: Given, options: tuple[Any, ...]
 
 
 def _gradients(do: Tensor, saved: Sequence[Tensor], options: tuple[Any, ...]) -> Tensor:
-    return torch.ops.mmeff.full_sum_backward(do.contiguous(), *saved, *options[:-1])
+    return _backward_op(do.contiguous(), *saved, *options[:-1])
 
 
 class FullSum(torch.autograd.Function):

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..arguments import check_impl, check_triton
+from ..dispatch import choose
 
 Impl = Literal["auto", "triton", "torch"]
 #: Channels that the Triton kernels can hold.
@@ -87,7 +87,6 @@ def _norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float, dtype: torch.dtyp
 
 def _serves(impl: Impl, given: dict[str, Tensor], weight: Tensor, bias: Tensor) -> bool:
     """Whether the Triton kernels are to serve. ValueError if the arguments do not fit together, or cannot be served."""
-    check_impl(impl, Impl)
     x = given["x"]
     if x.dim() == 0 or x.shape[-1] == 0:
         raise ValueError(f"x must be (..., D) with D of 1 or more, not {tuple(x.shape)}")
@@ -101,11 +100,6 @@ def _serves(impl: Impl, given: dict[str, Tensor], weight: Tensor, bias: Tensor) 
             raise ValueError(f"{name} is on {tensor.device}, x on {x.device}")
         if not tensor.is_floating_point():
             raise ValueError(f"{name} must be floating point, not {tensor.dtype}")
-    if impl == "triton":
-        check_triton({**given})
-        if x.shape[-1] > LIMIT:
-            raise ValueError(f"impl 'triton' serves D up to {LIMIT}, x is {tuple(x.shape)}")
-    if x.numel() == 0:
-        return False  # torch's own knows empty rows
-    served = x.is_cuda and x.shape[-1] <= LIMIT and all(t.dtype != torch.float64 for t in given.values())
-    return impl == "triton" or (impl == "auto" and served and not torch.compiler.is_compiling())
+    beyond = "" if x.shape[-1] <= LIMIT else f"serves D up to {LIMIT}, x is {tuple(x.shape)}"
+    chosen = choose(impl, Impl, given, beyond, opaque=False)
+    return chosen == "triton" and x.numel() > 0  # torch's own knows empty rows

@@ -5,9 +5,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.flop_counter import register_flop_formula
 
 from ..arguments import check_reach
+from ..dispatch import define
 from ..first_order import first_order
 from ..launcher import Launcher
 from ..selective_scan.division import quarters
@@ -84,17 +84,6 @@ class _Plan:
 
 
 _forward_kernel, _backward_kernel = Launcher(kernel.forward_kernel), Launcher(kernel.backward_kernel)
-_ARGUMENTS = (
-    "Tensor x, Tensor dt, Tensor A, Tensor B, Tensor? bias, Tensor? dt_top, Tensor? A_top, Tensor? B_top, "
-    "Tensor? bias_top, Tensor C, Tensor? D, bool softplus, int corners, int turned_rows, int turned_columns, int H, "
-    "int W"
-)
-_LIBRARY = torch.library.Library("mmeff", "FRAGMENT")
-_LIBRARY.define(f"corner_scan_forward({_ARGUMENTS}, bool save) -> (Tensor, Tensor, Tensor)")
-_LIBRARY.define(
-    f"corner_scan_backward(Tensor gy, Tensor edges, Tensor tops, {_ARGUMENTS}) "
-    "-> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)"
-)
 
 
 def _kept(
@@ -158,14 +147,16 @@ def backward(
     return gx, gdt, gB.sum(1), gC.sum(1), sums.sum(1), gdt_top, gB_top, sums_top
 
 
-def _forward_fake(*arguments: Any) -> tuple[Tensor, ...]:
-    x, A, B, (corners, _, _, H, W, save) = arguments[0], arguments[2], arguments[3], arguments[12:]
+def _forward_fake(
+    x: Tensor, A: Tensor, B: Tensor, dt_top: Tensor | None, corners: int, H: int, W: int, save: bool, **_: Any
+) -> tuple[Tensor, ...]:
     y = x.new_empty(corners, *x.shape[-3:])
-    return y, *(A.new_empty(shape) for shape in _kept(x, B.shape[-1], corners, H, W, arguments[5] is not None, save))
+    return y, *(A.new_empty(shape) for shape in _kept(x, B.shape[-1], corners, H, W, dt_top is not None, save))
 
 
-def _backward_fake(*arguments: Any) -> tuple[Tensor, ...]:
-    (x, dt, A, B), dt_top, C, corners = arguments[3:7], arguments[8], arguments[12], arguments[15]
+def _backward_fake(
+    x: Tensor, dt: Tensor, A: Tensor, B: Tensor, dt_top: Tensor | None, C: Tensor, corners: int, **_: Any
+) -> tuple[Tensor, ...]:
     narrow = torch.promote_types(B.dtype, C.dtype)
     part, sums = (corners, *x.shape[-3:-1], B.shape[-1]), A.new_empty(corners, B.shape[-1] + 2, x.shape[-1])
     gdt, gB = dt.new_empty(corners, *x.shape[-3:]), B.new_empty(part, dtype=narrow)
@@ -175,34 +166,38 @@ def _backward_fake(*arguments: Any) -> tuple[Tensor, ...]:
     )  # fmt: skip
 
 
-for _device in ("CPU", "CUDA"):  # on the CPU for Triton's interpreter
-    _LIBRARY.impl("corner_scan_forward", forward, _device)
-    _LIBRARY.impl("corner_scan_backward", backward, _device)
-torch.library.register_fake("mmeff::corner_scan_forward", _forward_fake, lib=_LIBRARY)
-torch.library.register_fake("mmeff::corner_scan_backward", _backward_fake, lib=_LIBRARY)
-_forward, _backward = torch.ops.mmeff.corner_scan_forward.default, torch.ops.mmeff.corner_scan_backward.default
-
-
-@register_flop_formula(torch.ops.mmeff.corner_scan_forward)
-def forward_flops(x: Any, dt: Any, A: Any, B: Any, bias: Any, dt_top: Any, *rest: Any, **_: Any) -> int:
+def forward_flops(x: Any, B: Any, dt_top: Any, corners: int, **_: Any) -> int:
     """A token's N states: dt A, its exponential and dt x B for each axis (once if separable), 4 for the two
     recurrences (5: with the half, and one sum more), 2 for C h. A channel: dt x for each, 2 for D x."""
     rows, L, channels = x[-3:]
-    N, corners = B[-1], rest[6]
     state, own = (9, 3) if dt_top is None else (14, 4)
-    return corners * rows * L * channels * (state * N + own)
+    return corners * rows * L * channels * (state * B[-1] + own)
 
 
-@register_flop_formula(torch.ops.mmeff.corner_scan_backward)
-def backward_flops(gy: Any, edges: Any, tops: Any, x: Any, dt: Any, A: Any, B: Any, bias: Any, dt_top: Any,
-                   *rest: Any, **_: Any) -> int:  # fmt: skip
+def backward_flops(x: Any, B: Any, dt_top: Any, corners: int, **_: Any) -> int:
     """A token's N states: the repeated states (7, or 12), C gy and its sum with what comes from below and right (3, or
     4 with the half), 2 decayed gradients, dA and d dt (7, or 8: two products, one or two sums, 2 each), dB and d(dt x)
     (4, or 8), dC (2). A channel: 9, or 14."""
     rows, L, channels = x[-3:]
-    N, corners = B[-1], rest[6]
     state, own = (25, 9) if dt_top is None else (36, 14)
-    return corners * rows * L * channels * (state * N + own)
+    return corners * rows * L * channels * (state * B[-1] + own)
+
+
+_ARGUMENTS = (
+    "Tensor x, Tensor dt, Tensor A, Tensor B, Tensor? bias, Tensor? dt_top, Tensor? A_top, Tensor? B_top, "
+    "Tensor? bias_top, Tensor C, Tensor? D, bool softplus, int corners, int turned_rows, int turned_columns, int H, "
+    "int W"
+)
+_forward = define(
+    f"corner_scan_forward({_ARGUMENTS}, bool save) -> (Tensor, Tensor, Tensor)", forward, _forward_fake, forward_flops
+)
+_backward = define(
+    f"corner_scan_backward(Tensor gy, Tensor edges, Tensor tops, {_ARGUMENTS}) "
+    "-> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)",
+    backward,
+    _backward_fake,
+    backward_flops,
+)
 
 
 class CornerScan(torch.autograd.Function):

@@ -6,7 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..arguments import check_impl, check_triton, has_shape
+from ..arguments import has_shape
+from ..dispatch import choose
 from ..padding import nothing
 from ..selective_scan.checks import Impl
 from .line_reference import line_scan_reference
@@ -56,22 +57,21 @@ def line_scan(
     ValueError if the shapes do not fit together, or if `impl` does not exist or cannot serve these tensors.
     """
     tensors = {"x": x, "weights": weights, "u": u, "D": D}
-    _check(tensors, grid, directions, impl)
+    _check(tensors, grid, directions)
+    chosen = choose(impl, Impl, tensors)
     if x.numel() == 0:
         return nothing(x.shape[-3:], x.dtype, *tensors.values())
     double = any(t is not None and t.dtype == torch.float64 for t in tensors.values())
-    if impl == "auto":
-        impl = "triton" if x.is_cuda and not double else "torch"
     outside = None
     if grid_sizes is not None:
         outside = outside_grid(grid_sizes, *grid, x)[..., None]
         x, u = x.masked_fill(outside, 0), u.masked_fill(outside, 0)
         weights = weights.masked_fill(outside[..., None], 0)
-    if impl == "triton":
+    if chosen == "triton":
         from .line_operators import scan
 
         return scan(x, weights, u, D, grid, [DIRECTIONS.index(name) for name in directions])
-    if impl == "reference":
+    if chosen == "reference":
         return line_scan_reference(x, weights, u, D, grid, directions).to(x.dtype)
     wide = torch.float64 if double else torch.float32
     y = _torch(x.to(wide), weights.to(wide), u.to(wide), None if D is None else D.to(wide), grid, directions)
@@ -120,8 +120,7 @@ def _tokens(lines: Tensor, name: str) -> Tensor:
     return lines.movedim(0, 1 if name in ("down", "up") else 2).flatten(1, 2)
 
 
-def _check(tensors: dict[str, Tensor | None], grid: tuple[int, int], directions: Sequence[str], impl: str) -> None:
-    check_impl(impl, Impl)
+def _check(tensors: dict[str, Tensor | None], grid: tuple[int, int], directions: Sequence[str]) -> None:
     if isinstance(directions, str) or not isinstance(directions, Sequence) or not 1 <= len(directions) <= 8:
         raise ValueError(f"directions must be 1 to 8 names of {', '.join(DIRECTIONS)}, not {directions!r}")
     if wrong := [name for name in directions if name not in DIRECTIONS]:
@@ -161,5 +160,3 @@ def _check(tensors: dict[str, Tensor | None], grid: tuple[int, int], directions:
             raise ValueError(f"{name} is on {tensor.device}, x on {x.device}")
         if not tensor.is_floating_point():
             raise ValueError(f"{name} must be floating point, not {tensor.dtype}")
-    if impl == "triton":
-        check_triton(tensors)

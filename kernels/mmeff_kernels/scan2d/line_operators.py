@@ -7,9 +7,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.flop_counter import register_flop_formula
 
 from ..arguments import innermost
+from ..dispatch import define
 from ..first_order import first_order
 from ..launcher import Launcher
 from ..selective_scan.operators import shared as summed
@@ -98,33 +98,16 @@ def _numbers(
     }  # fmt: skip
 
 
-def _forward_fake(
-    x: Tensor, weights: Tensor, u: Tensor, D: Tensor | None, H: int, W: int, directions: list[int], keep: bool
-) -> tuple[Tensor, Tensor]:
+def _forward_fake(x: Tensor, directions: list[int], keep: bool, **_: Any) -> tuple[Tensor, Tensor]:
     states = (len(directions), *x.shape[-3:]) if keep else 0
     return x.new_empty(x.shape[-3:]), x.new_empty(states, dtype=torch.float32)
 
 
 def _backward_fake(
-    gy: Tensor, x: Tensor, weights: Tensor, u: Tensor, D: Tensor | None, *_: Any
+    x: Tensor, weights: Tensor, u: Tensor, D: Tensor | None, **_: Any
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     gD = x.new_empty(0 if D is None else D.shape, dtype=torch.float32)
     return x.new_empty(x.shape), weights.new_empty(weights.shape), u.new_empty(u.shape), gD
-
-
-_LIBRARY = torch.library.Library("mmeff", "FRAGMENT")
-_INPUTS = "Tensor x, Tensor weights, Tensor u, Tensor? D"
-_LIBRARY.define(f"line_scan_forward({_INPUTS}, int H, int W, int[] directions, bool keep) -> (Tensor, Tensor)")
-_LIBRARY.define(
-    f"line_scan_backward(Tensor gy, {_INPUTS}, Tensor h, int H, int W, int[] directions) "
-    "-> (Tensor, Tensor, Tensor, Tensor)"
-)
-for _device in ("CPU", "CUDA"):  # on the CPU for Triton's interpreter
-    _LIBRARY.impl("line_scan_forward", forward, _device)
-    _LIBRARY.impl("line_scan_backward", backward, _device)
-torch.library.register_fake("mmeff::line_scan_forward", _forward_fake, lib=_LIBRARY)
-torch.library.register_fake("mmeff::line_scan_backward", _backward_fake, lib=_LIBRARY)
-_forward, _backward = torch.ops.mmeff.line_scan_forward.default, torch.ops.mmeff.line_scan_backward.default
 
 
 def _states(x: Any, directions: Any) -> int:
@@ -132,19 +115,38 @@ def _states(x: Any, directions: Any) -> int:
     return len(directions) * rows * L * channels
 
 
-@register_flop_formula(torch.ops.mmeff.line_scan_forward)
-def forward_flops(x: Any, weights: Any, u: Any, D: Any, H: int, W: int, directions: Any, *_: Any, **__: Any) -> int:
+def forward_flops(x: Any, D: Any, directions: Any, **_: Any) -> int:
     """A state: three products and sums, two for u h; two for D x."""
     return _states(x, directions) * (8 + 2 * (D is not None))
 
 
-@register_flop_formula(torch.ops.mmeff.line_scan_backward)
-def backward_flops(
-    gy: Any, x: Any, weights: Any, u: Any, D: Any, h: Any, H: int, W: int, directions: Any, *_: Any, **__: Any
-) -> int:
+def backward_flops(x: Any, weights: Any, D: Any, directions: Any, **_: Any) -> int:
     """A state: u gy, three products and sums; gy h; a product for each weight, and a sum if channels share it; two each
     for D gy and for gD."""
     return _states(x, directions) * (8 + 3 * (1 + (weights[-1] == 1)) + 4 * (D is not None))
+
+
+def states(x: Tensor, directions: list[int], H: int, W: int, **_: Any) -> int:
+    """Bytes of the line that each direction carries, for each row of the batch."""
+    lines = sum(W if way >= 2 else H for way in directions)
+    return 4 * lines * x.shape[-3] * x.shape[-1]
+
+
+_INPUTS = "Tensor x, Tensor weights, Tensor u, Tensor? D"
+_forward = define(
+    f"line_scan_forward({_INPUTS}, int H, int W, int[] directions, bool keep) -> (Tensor, Tensor)",
+    forward,
+    _forward_fake,
+    forward_flops,
+    states,
+)
+_backward = define(
+    f"line_scan_backward(Tensor gy, {_INPUTS}, Tensor h, int H, int W, int[] directions) "
+    "-> (Tensor, Tensor, Tensor, Tensor)",
+    backward,
+    _backward_fake,
+    backward_flops,
+)
 
 
 class LineScan(torch.autograd.Function):

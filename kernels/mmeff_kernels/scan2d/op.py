@@ -54,7 +54,7 @@ def cross_scan(
     outside = None
     if grid_sizes is not None:
         tensors = {"x": x, "dt": dt, "z": z, "A": A, "B": B, "C": C, "D": D, "dt_bias": dt_bias, "dt_weight": dt_weight}
-        check({**tensors, "initial_state": None}, None, None, len(order), impl)
+        check({**tensors, "initial_state": None}, None, None, len(order))
         outside = outside_grid(grid_sizes, H, W, x)[..., None]
         x, dt = x.masked_fill(outside, 0), dt.masked_fill(outside, 0)
         z = None if z is None else z.masked_fill(outside, 0)

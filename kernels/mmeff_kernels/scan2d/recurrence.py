@@ -7,7 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..arguments import check_impl, check_triton, has_shape, innermost
+from ..arguments import has_shape, innermost
+from ..dispatch import choose
 from ..first_order import first_order
 from ..padding import nothing
 from ..selective_scan.checks import Impl
@@ -121,18 +122,18 @@ def _scan(
 ) -> Tensor:
     sides = [left] if top is None else [left, top]
     tensors = _by_name(x, sides, C, D)
-    _check(tensors, grid, corners, impl)
+    _check(tensors, grid, corners)
+    beyond, N = "", left["A"].shape[-1]
+    if N > LARGEST_STATE:
+        beyond = f"serves up to {LARGEST_STATE} states a channel, A {tuple(left['A'].shape)} has {N}"
+    chosen = choose(impl, Impl, tensors, beyond)
     if x.numel() == 0:
         return nothing(x.shape[-3:], x.dtype, *tensors.values())
     if grid_sizes is not None:
         outside = outside_grid(grid_sizes, *grid, x)[..., None]
         x, C = x.masked_fill(outside, 0), C.masked_fill(outside, 0)
         sides = [_masked(side, outside, softplus) for side in sides]
-    if impl == "auto":
-        double = any(tensor.dtype == torch.float64 for tensor in _by_name(x, sides, C, D).values())
-        fits = not double and left["A"].shape[-1] <= LARGEST_STATE
-        impl = "triton" if x.is_cuda and fits else "torch"
-    if impl == "triton":
+    if chosen == "triton":
         y = _triton(x, sides, C, D, grid, corners, softplus)
     else:
         tensors = {"x": x, "C": C, "D": D}
@@ -143,7 +144,7 @@ def _scan(
             axes: list[Axis] = [{name: _of_corner(name, t, k, wide) for name, t in side.items()} for side in sides]
             for axis in axes:
                 axis["dt"] = step_sizes(axis["dt"], None, axis.pop("dt_bias"), softplus)
-            ys.append(_one_corner(own, axes, grid, TURNS[corner], impl == "reference"))
+            ys.append(_one_corner(own, axes, grid, TURNS[corner], chosen == "reference"))
         y = torch.stack(ys).sum(0).to(x.dtype)
     return y if grid_sizes is None else y.masked_fill(outside, 0)
 
@@ -274,9 +275,8 @@ def _by_name(x: Tensor, sides: list[Axis], C: Tensor, D: Tensor | None) -> dict[
     return {name: tensor for name, tensor in named.items() if tensor is not None}
 
 
-def _check(tensors: dict[str, Tensor], grid: tuple[int, int], corners: Sequence[str], impl: str) -> None:
-    """ValueError, with the shapes in it, if the tensors do not fit together or `impl` cannot serve them."""
-    check_impl(impl, Impl)
+def _check(tensors: dict[str, Tensor], grid: tuple[int, int], corners: Sequence[str]) -> None:
+    """ValueError, with the shapes in it, if the tensors do not fit together."""
     if isinstance(corners, str) or not 1 <= len(corners) <= 32 or any(corner not in TURNS for corner in corners):
         raise ValueError(f"corners must be 1 to 32 of {', '.join(TURNS)}, not {corners!r}")
     x, A, K = tensors["x"], tensors["A"], len(corners)
@@ -301,8 +301,3 @@ def _check(tensors: dict[str, Tensor], grid: tuple[int, int], corners: Sequence[
             raise ValueError(
                 f"{name} must be floating point on {x.device}, as x, not {tensor.dtype} on {tensor.device}"
             )
-    if impl != "triton":
-        return
-    check_triton(dict(tensors))
-    if N > LARGEST_STATE:
-        raise ValueError(f"impl 'triton' serves up to {LARGEST_STATE} states a channel, A {tuple(A.shape)} has {N}")

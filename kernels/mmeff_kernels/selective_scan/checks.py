@@ -6,7 +6,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from ..arguments import check_impl, check_lengths, check_packing, check_triton, has_shape
+from ..arguments import check_lengths, check_packing, has_shape
+from ..dispatch import choose
 
 Impl = Literal["auto", "triton", "torch", "reference"]
 
@@ -15,14 +16,13 @@ LARGEST_STATE = 256
 
 
 def check(
-    tensors: dict[str, Tensor | None], lengths: Tensor | None, cu_seqlens: Tensor | None, routes: int | None, impl: str
+    tensors: dict[str, Tensor | None], lengths: Tensor | None, cu_seqlens: Tensor | None, routes: int | None
 ) -> None:
-    """ValueError, with the shapes in it, if the tensors of a scan do not fit together or `impl` cannot serve them.
+    """ValueError, with the shapes in it, if the tensors of a scan do not fit together.
 
     tensors  by the names of the arguments of `selective_scan`
     routes   K, if the scan has routes: then x, dt, A, B, C, D, dt_bias and dt_weight may lead with an axis K
     """
-    check_impl(impl, Impl)
     x, A, B = tensors["x"], tensors["A"], tensors["B"]
     assert x is not None and A is not None and B is not None
     extra = 0 if routes is None else 1
@@ -65,8 +65,6 @@ def check(
             raise ValueError(f"{name} must be floating point, not {tensor.dtype}")
     if lengths is not None:
         check_lengths(lengths, x[0] if x.dim() == 4 else x)
-    if impl == "triton":
-        _check_triton(tensors, N, A)
 
 
 def check_routes(routes: object, x: Tensor, lengths: Tensor | None) -> None:
@@ -96,15 +94,14 @@ def check_routes(routes: object, x: Tensor, lengths: Tensor | None) -> None:
     routes._mmeff_checked = routes._version  # pyright: ignore[reportAttributeAccessIssue]
 
 
-def served_by_triton(tensors: dict[str, Tensor | None]) -> bool:
-    """Whether "auto" takes the Triton kernels."""
-    x, A = tensors["x"], tensors["A"]
-    assert x is not None and A is not None
-    return (
-        x.is_cuda
-        and A.shape[-1] <= LARGEST_STATE
-        and all(tensor is None or tensor.dtype != torch.float64 for tensor in tensors.values())
-    )
+def choose_scan(impl: str, tensors: dict[str, Tensor | None]) -> str:
+    """The implementation that serves a scan of these tensors."""
+    A = tensors["A"]
+    assert A is not None
+    beyond, N = "", A.shape[-1]
+    if N > LARGEST_STATE:
+        beyond = f"serves up to {LARGEST_STATE} states a channel, A {tuple(A.shape)} has {N}"
+    return choose(impl, Impl, tensors, beyond)
 
 
 def _check_shape(name: str, tensor: Tensor, shape: tuple[int, ...], routes: int | None, x: Tensor) -> None:
@@ -118,9 +115,3 @@ def _check_shape(name: str, tensor: Tensor, shape: tuple[int, ...], routes: int 
         beside = "" if name == "x" else f" beside x {tuple(x.shape)}"
         along = "" if routes is None else f" for {routes} routes"
         raise ValueError(f"{name} must be {' or '.join(map(str, allowed))}{beside}{along}, not {tuple(tensor.shape)}")
-
-
-def _check_triton(tensors: dict[str, Tensor | None], N: int, A: Tensor) -> None:
-    check_triton(tensors)
-    if N > LARGEST_STATE:
-        raise ValueError(f"impl 'triton' serves up to {LARGEST_STATE} states a channel, A {tuple(A.shape)} has {N}")

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from ..padding import Packing, nothing
 from .blocked import blocked_scan
-from .checks import Impl, check, served_by_triton
+from .checks import Impl, check, choose_scan
 from .reference import selective_scan_reference
 
 
@@ -106,7 +106,8 @@ def selective_scan(
         "x": x, "dt": dt, "z": z, "A": A, "B": B, "C": C, "D": D,
         "dt_bias": dt_bias, "dt_weight": dt_weight, "initial_state": initial_state,
     }  # fmt: skip
-    check(tensors, lengths, cu_seqlens, None, impl)
+    check(tensors, lengths, cu_seqlens, None)
+    chosen = choose_scan(impl, tensors)
     if x.numel() == 0:
         y, state = nothing(x.shape, x.dtype, *tensors.values()), initial_state
         if state is None:
@@ -114,11 +115,9 @@ def selective_scan(
             rows = len(x) if cu_seqlens is None else len(cu_seqlens) - 1
             state = nothing((rows, *A.shape), wide, x)
         return (y, state.clone()) if return_final_state else y
-    if impl == "auto":
-        impl = "triton" if served_by_triton(tensors) else "torch"
-    if impl == "triton":
+    if chosen == "triton":
         y, state = _triton(tensors, dt_softplus, reverse, lengths, cu_seqlens, return_final_state)
-    elif impl == "torch":
+    elif chosen == "torch":
         y, state = _torch(tensors, dt_softplus, reverse, lengths, cu_seqlens)
     else:
         y, state = selective_scan_reference(

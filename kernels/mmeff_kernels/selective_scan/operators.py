@@ -8,9 +8,9 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.utils.flop_counter import register_flop_formula
 
 from ..arguments import innermost
+from ..dispatch import define, traced
 from ..first_order import first_order
 from ..padding import without_padding
 from ..stacked import expanded, weight_gradient
@@ -19,12 +19,13 @@ from .gate import gated_sum, gated_sum_gradients
 from .launch import backward, forward
 
 
-def _forward_fake(*arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
-    x, A, lengths, (routes, _, longest, _, last, save) = arguments[0], arguments[2], arguments[8], arguments[11:]
+def _forward_fake(
+    x: Tensor, A: Tensor, lengths: Tensor | None, routes: int, longest: int, last: bool, save: bool, **_: Any
+) -> tuple[Tensor, Tensor, Tensor]:
     rows, L, channels = x.shape[-3:]
     N = A.shape[-2]
     y = x.new_empty(routes, rows, L, channels)
-    if longest:
+    if longest and lengths is not None:
         rows, L = len(lengths) - 1, longest
     return (
         y,
@@ -33,58 +34,62 @@ def _forward_fake(*arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
     )
 
 
-def _backward_fake(*arguments: Any) -> tuple[Tensor, ...]:
-    (x, dt, A, B, C), lengths, (routes, _, longest, _, first) = arguments[2:7], arguments[9], arguments[13:]
+def _backward_fake(
+    x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, lengths: Tensor | None, routes: int, longest: int,
+    first: bool, **_: Any,
+) -> tuple[Tensor, ...]:  # fmt: skip
     rows, L, channels = x.shape[-3:]
     N, groups = A.shape[-2], B.shape[-2]
+    narrow = torch.promote_types(B.dtype, C.dtype)
+    sequences = len(lengths) - 1 if longest and lengths is not None else rows
     return (
         x.new_empty(routes, rows, L, channels),
         dt.new_empty(routes, rows, L, channels),
-        B.new_empty(2, routes, groups, rows, L, N, dtype=torch.promote_types(B.dtype, C.dtype)).permute(
-            0, 1, 3, 4, 2, 5
-        ),
+        B.new_empty(2, routes, groups, rows, L, N, dtype=narrow).permute(0, 1, 3, 4, 2, 5),
         A.new_empty(routes, N + 2, channels),
-        A.new_empty((routes, len(lengths) - 1 if longest else rows, N, channels) if first else 0),
+        A.new_empty((routes, sequences, N, channels) if first else 0),
     )
 
 
-_LIBRARY = torch.library.Library("mmeff", "FRAGMENT")
+def _steps(x: Any, routes: int) -> int:
+    """Of all channels and routes."""
+    rows, L, channels = x[-3:]
+    return routes * rows * L * channels
+
+
+def forward_flops(x: Any, A: Any, routes: int, **_: Any) -> int:
+    """A step's N states: dt A, its exponential, (dt x) B, two for a h + u, two for C h. A channel: dt x, 2 for D x."""
+    return _steps(x, routes) * (7 * A[-2] + 3)
+
+
+def backward_flops(x: Any, A: Any, routes: int, **_: Any) -> int:
+    """A step's N states: 2 for dh, 2 each for dB, dC, d(dt x), dA and d dt, a dh and dh h; the repeated states: 5."""
+    return _steps(x, routes) * (19 * A[-2] + 9)
+
+
+def states(x: Tensor, A: Tensor, routes: int, **_: Any) -> int:
+    """Bytes of the D channels of N numbers, for each row and route."""
+    return 4 * routes * x.shape[-3] * A.shape[-2] * A.shape[-1]
+
+
 _INPUTS = "Tensor x, Tensor dt, Tensor A, Tensor B, Tensor C, Tensor? D, Tensor? bias"
-_LIBRARY.define(
+_forward = define(
     f"selective_scan_forward({_INPUTS}, Tensor? state, Tensor? lengths, Tensor? table, "
-    "bool softplus, int routes, int backward, int longest, bool once, bool last, bool save) -> (Tensor, Tensor, Tensor)"
+    "bool softplus, int routes, int backward, int longest, bool once, bool last, bool save) "
+    "-> (Tensor, Tensor, Tensor)",
+    forward,
+    _forward_fake,
+    forward_flops,
+    states,
 )
-_LIBRARY.define(
+_backward = define(
     f"selective_scan_backward(Tensor gy, Tensor? g_last, {_INPUTS}, Tensor? lengths, Tensor? table, Tensor saves, "
     "bool softplus, int routes, int backward, int longest, bool once, bool first) "
-    "-> (Tensor, Tensor, Tensor, Tensor, Tensor)"
+    "-> (Tensor, Tensor, Tensor, Tensor, Tensor)",
+    backward,
+    _backward_fake,
+    backward_flops,
 )
-for _device in ("CPU", "CUDA"):  # on the CPU for Triton's interpreter
-    _LIBRARY.impl("selective_scan_forward", forward, _device)
-    _LIBRARY.impl("selective_scan_backward", backward, _device)
-torch.library.register_fake("mmeff::selective_scan_forward", _forward_fake, lib=_LIBRARY)
-torch.library.register_fake("mmeff::selective_scan_backward", _backward_fake, lib=_LIBRARY)
-_forward, _backward = torch.ops.mmeff.selective_scan_forward.default, torch.ops.mmeff.selective_scan_backward.default
-
-
-def _work(x: Any, A: Any, routes: int) -> tuple[int, int]:
-    """Steps of all channels and routes, and states, from shapes."""
-    rows, L, channels = x[-3:]
-    return routes * rows * L * channels, A[-2]
-
-
-@register_flop_formula(torch.ops.mmeff.selective_scan_forward)
-def forward_flops(x: Any, dt: Any, A: Any, *rest: Any, **_: Any) -> int:
-    """A step's N states: dt A, its exponential, (dt x) B, two for a h + u, two for C h. A channel: dt x, 2 for D x."""
-    steps, N = _work(x, A, rest[8])
-    return steps * (7 * N + 3)
-
-
-@register_flop_formula(torch.ops.mmeff.selective_scan_backward)
-def backward_flops(gy: Any, g_last: Any, x: Any, dt: Any, A: Any, *rest: Any, **_: Any) -> int:
-    """A step's N states: 2 for dh, 2 each for dB, dC, d(dt x), dA and d dt, a dh and dh h; the repeated states: 5."""
-    steps, N = _work(x, A, rest[8])
-    return steps * (19 * N + 9)
 
 
 class TritonScan(torch.autograd.Function):
@@ -196,7 +201,7 @@ def scan(
         longest = int(cu_seqlens.diff().max())
     x, dt, B, C, z = (None if t is None else innermost(t) for t in (x, dt, B, C, z))
     D, bias = (None if t is None else t.contiguous() for t in (D, bias))
-    gated = z is not None and not torch.compiler.is_compiling()  # compiled, the gate joins what follows
+    gated = z is not None and not traced()  # compiled, the gate joins what follows
     y, last = TritonScan.apply(
         x, dt, W, A, B, C, D, bias, state, z if gated else None, lengths, table,
         softplus, routes, backward, longest, once, want_state,

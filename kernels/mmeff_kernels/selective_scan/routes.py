@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ..padding import nothing, without_padding
 from .blocked import blocked_scan
-from .checks import Impl, check, check_routes, served_by_triton
+from .checks import Impl, check, check_routes, choose_scan
 from .reference import selective_scan_reference, step_sizes
 
 #: "forward" and "backward", one for each route; or (K, L) integers: row k names the tokens in the order of route k.
@@ -66,27 +66,27 @@ def selective_scan_routes(
     if diagonal not in ("all", "first"):
         raise ValueError(f"diagonal {diagonal!r}: choose 'all' or 'first'")
     count = len(routes)
-    check(tensors, lengths, None, count, impl)
+    check(tensors, lengths, None, count)
+    chosen = choose_scan(impl, tensors)
     if x.numel() == 0:
         state = initial_state
         if state is None:
             state = nothing((count, x.shape[-3], *A.shape[-2:]), torch.float32, x)
         return nothing(x.shape[-3:], x.dtype, *tensors.values()), state.clone()
-    if impl == "auto":
-        impl = "triton" if served_by_triton(tensors) else "torch"
     table = routes.to(x.device, torch.int32).contiguous() if isinstance(routes, Tensor) else None
-    if impl == "triton":
+    if chosen == "triton":
         from .operators import scan
 
         backward = 0 if table is not None else sum(1 << k for k, name in enumerate(routes) if name == "backward")
         return scan(tensors, dt_softplus, count, backward, table, diagonal == "first", lengths, None, want_state=True)
     each = [tensors | {name: _of_route(name, tensor, k) for name, tensor in tensors.items()} for k in range(count)]
+    scan = blocked_scan if chosen == "torch" else _reference
     ys, states = [], []
     for k, own in enumerate(each):
         order = None if table is None else table[k].long()
         reverse = table is None and routes[k] == "backward"
         own["z"] = None
-        y, state = _in_order(blocked_scan if impl == "torch" else _reference, own, order, dt_softplus, reverse, lengths)
+        y, state = _in_order(scan, own, order, dt_softplus, reverse, lengths)
         if diagonal == "first" and k > 0:
             y = y - _diagonal(own, dt_softplus, lengths)
         ys.append(y)

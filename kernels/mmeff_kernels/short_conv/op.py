@@ -7,7 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..arguments import check_impl, check_lengths, check_triton, innermost
+from ..arguments import check_lengths, innermost
+from ..dispatch import choose
 from ..kept import kept
 from ..padding import nothing, without_padding
 
@@ -42,13 +43,11 @@ def short_conv(
 
     ValueError if the shapes do not fit together, or `impl` cannot serve them.
     """
-    _check(x, weight, bias, sides, lengths, impl)
+    _check(x, weight, bias, sides, lengths)
+    chosen = choose(impl, Impl, {"x": x}, opaque=False)
     if x.numel() == 0:
         return nothing((len(sides), *x.shape), x.dtype, x, weight, bias)
-    if impl == "auto":
-        served = x.is_cuda and x.dtype != torch.float64 and not torch.compiler.is_compiling()
-        impl = "triton" if served else "torch"
-    if impl == "triton":
+    if chosen == "triton":
         from .kernel import ShortConv
 
         table = _table(tuple(sides), weight.shape[-1], x.device)
@@ -86,10 +85,7 @@ def _table(sides: tuple[Side, ...], width: int, device: torch.device) -> Tensor:
     return torch.tensor([rows[side] for side in sides], dtype=torch.int32, device=device)
 
 
-def _check(
-    x: Tensor, weight: Tensor, bias: Tensor | None, sides: Sequence[Side], lengths: Tensor | None, impl: str
-) -> None:
-    check_impl(impl, Impl)
+def _check(x: Tensor, weight: Tensor, bias: Tensor | None, sides: Sequence[Side], lengths: Tensor | None) -> None:
     if x.dim() != 3 or x.shape[2] == 0:
         raise ValueError(f"x must be (B, L, D) with D of 1 or more, not {tuple(x.shape)}")
     if isinstance(sides, str) or not sides or any(side not in get_args(Side) for side in sides):
@@ -111,5 +107,3 @@ def _check(
             raise ValueError(f"{name} is on {tensor.device}, x on {x.device}")
         if tensor is not None and not tensor.is_floating_point():
             raise ValueError(f"{name} must be floating point, not {tensor.dtype}")
-    if impl == "triton":
-        check_triton({"x": x})
