@@ -60,7 +60,7 @@ FORBIDDEN = {
 }
 #: What stands on top -> the modules that may import it, besides itself.
 ONLY_FROM = {
-    "mmeff.cli": ("mmeff.__main__",),
+    "mmeff.cli": ("mmeff.__main__", "benchmarks.trainer_overhead"),
     "mmeff.compare": ("mmeff.cli.compare",),
     "mmeff.checkpoint": ("mmeff", "mmeff.cli.export", "mmeff.cli.predict"),
     "mmeff.build": ("mmeff.checkpoint", "mmeff.cli.run", "mmeff.cli.values", "mmeff.compare.contenders"),

@@ -11,7 +11,6 @@ from typing import Any, get_args
 
 import torch
 from torch import Tensor
-from torch.utils.flop_counter import register_flop_formula
 
 from .arguments import check_triton
 
@@ -102,6 +101,8 @@ def define(
     fake, flops and states take the arguments by the schema's names, of which they name those that they use: the others
     go into **_.
     """
+    from torch.utils.flop_counter import register_flop_formula  # which loads triton
+
     _LIBRARY.define(schema)
     short = schema.partition("(")[0]
     operator = getattr(torch.ops.mmeff, short).default

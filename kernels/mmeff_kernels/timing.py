@@ -1,30 +1,11 @@
 """Timing for the benches: medians and quartiles on any device, also without the host on CUDA."""
 
-import argparse
 import platform
 import time
 from collections.abc import Callable
 from statistics import median, quantiles
 
 import torch
-from torch import Tensor
-
-#: Bytes a second of a copy, exponentials a second, as measured.
-LIMITS = {"NVIDIA H200": (4.3e12, 4.2e12)}
-
-
-def parser(doc: str | None) -> argparse.ArgumentParser:
-    """What every bench is asked: how often to run, and on which device."""
-    found = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
-    found.add_argument("--runs", type=int, default=20)
-    found.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    return found
-
-
-def banner(device: torch.device) -> str:
-    """What every bench says first: device, threads, versions."""
-    versions = f"torch {torch.__version__}, Python {platform.python_version()}"
-    return f"{name_of(device)}, {torch.get_num_threads()} threads, {versions}"
 
 
 def name_of(device: torch.device) -> str:
@@ -44,12 +25,6 @@ def once(run: Callable[[], object], device: torch.device) -> float:
     run()
     wait()
     return 1e3 * (time.perf_counter() - start)
-
-
-def first_calls(run: Callable[[], Tensor], device: torch.device) -> str:
-    """Seconds of a call in a fresh process, which compiles, and then of one with its backward pass, in words."""
-    forward, both = (once(call, device) / 1e3 for call in (run, lambda: run().sum().backward()))
-    return f"{forward:6.1f} s forward, then {both:6.1f} s with backward"
 
 
 def captured(run: Callable[[], object]) -> torch.cuda.CUDAGraph:

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from mmeff_kernels.scan2d import FOUR_CORNERS, corner_operators, recurrence_bench, separable_scan, wavefront_scan
+from benchmarks import recurrences
+from mmeff_kernels.scan2d import FOUR_CORNERS, corner_operators, separable_scan, wavefront_scan
 from mmeff_kernels.scan2d.recurrence_reference import separable_scan_reference, wavefront_scan_reference
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
@@ -237,7 +238,7 @@ def test_what_they_refuse() -> None:
 @every_scan
 @pytest.mark.parametrize("shape", [(2, 56, 57, 96, 1), (2, 12, 101, 40, 8), (64, 14, 14, 192, 16), (1, 64, 64, 33, 4)])
 def test_real_sizes(scan: Any, shape: tuple[int, ...]) -> None:
-    drawn = served(scan, recurrence_bench.inputs(shape, torch.device(DEVICE), copies=4))
+    drawn = served(scan, recurrences.inputs(shape, torch.device(DEVICE), copies=4))
     options = {"grid": shape[1:3], "dt_softplus": True}
     for dtype, bound in ((torch.float32, 1e-5), (torch.bfloat16, 1e-2)):
         low = {k: t.to(torch.float32 if k[0] == "A" or "bias" in k else dtype) for k, t in drawn.items()}

@@ -7,12 +7,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from mmeff_kernels.scan2d import CORNERS, CROSS, bench, cross_scan, directions, route, table
-from mmeff_kernels.scan2d.fields import DECAY, field, operators
+from benchmarks.fields import DECAY, field, operators
+from benchmarks.routes import main
+from mmeff_kernels.scan2d import CORNERS, CROSS, cross_scan, directions, route, table
 from mmeff_kernels.scan2d.orders import DOWN, JUMP, LEFT, ORDERS, RIGHT, SIZED, START, UP
 from mmeff_kernels.scan2d.reference import cross_scan_reference
-from mmeff_kernels.scan2d.routes import main
-from mmeff_kernels.timing import peak_mib
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 NAMES = [f"{name}-{size}" for name in SIZED for size in (1, 2, 3)] + [name for name in ORDERS if name not in SIZED]
@@ -216,16 +215,6 @@ def test_real_sizes(grid: tuple[int, int], N: int) -> None:
         expected = torch.autograd.grad(want, tuple(high.values()), weight.double())
         for name, a, b in zip(("y", *low), (got, *grads), (want, *expected), strict=True):
             assert (a.double() - b).norm() <= bound * b.norm(), (name, dtype)
-
-
-@pytest.mark.gpu
-def test_routes_need_no_copies() -> None:
-    """Beyond the inputs, in sizes of x: y, x's gradient of four routes and its sum (6), dt's gradient (4), states of
-    every fourth step (2). A copy of what the four routes read would take 8 more."""
-    shape = (64, 56, 56, 96, 1)
-    given = bench.inputs(shape, torch.device(DEVICE))
-    size = given[0].nbytes / 2**20
-    assert peak_mib(bench.passes(bench.in_place, given, (56, 56))[1]) <= 12.5 * size
 
 
 @pytest.mark.parametrize("sizes", [None, [[2, 3], [3, 2]]])

@@ -323,28 +323,6 @@ def test_the_package_stands_alone() -> None:
     subprocess.run([sys.executable, "-c", code], check=True, env={"PYTHONPATH": path})
 
 
-def test_bench_prints_a_line_a_shape(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    from mmeff_kernels.selective_scan import bench
-
-    monkeypatch.setattr(bench, "CPU_SHAPES", ((1, 4, 3, 2), (2, 3, 4, 1)))
-    monkeypatch.setattr(sys, "argv", ["bench", "--runs", "2", "--device", "cpu"])
-    bench.main()
-    out = capsys.readouterr().out.splitlines()
-    assert f"torch {torch.__version__}" in out[0]
-    rows = [(shape, impl) for shape in ("(1, 4, 3, 2)", "(2, 3, 4, 1)") for impl in ("reference", "torch")]
-    assert [(line[:12], line[22:].split()[0]) for line in out[2:]] == rows
-
-
-def test_the_limit_of_a_device_that_was_measured() -> None:
-    from mmeff_kernels.selective_scan import bench
-
-    # 128 * 196 * 384 * 16 states, two exponentials each, 4.2e12 a second
-    assert bench.limit((128, 196, 384, 16), "NVIDIA H200", 2) == pytest.approx(0.0734, rel=1e-2)
-    # One state: 8 tensors (B, L, D) of bf16 over 4.3e12 bytes a second, and 6 of (B, L, 1)
-    assert bench.limit((64, 3136, 96, 1), "NVIDIA H200", 2) == pytest.approx(0.0722, rel=2e-2)
-    assert bench.limit((1, 1, 1, 1), "another", 2) is None
-
-
 @pytest.mark.parametrize("constant", [(), ("B",), ("C",), ("B", "C")], ids="-".join)
 def test_the_drop_in_takes_upstreams_layout(constant: tuple[str, ...]) -> None:
     t = with_all(inputs(7, 3), groups=2)

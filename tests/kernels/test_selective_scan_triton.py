@@ -8,15 +8,12 @@ import torch
 from torch import Tensor
 
 from mmeff_kernels.selective_scan import (
-    bench,
-    checks,
     division,
     launch,
     selective_scan,
     selective_scan_reference,
     selective_scan_routes,
 )
-from mmeff_kernels.timing import peak_mib
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
@@ -187,21 +184,6 @@ def test_what_the_kernels_cannot_do_is_said(monkeypatch: pytest.MonkeyPatch) -> 
         selective_scan(**{name: t.cpu() for name, t in tensors.items()}, impl="triton")
 
 
-def test_auto_takes_the_kernels_on_cuda() -> None:
-    class OnCuda:
-        """As much of a tensor as the choice looks at."""
-
-        def __init__(self, *shape: int, dtype: torch.dtype = torch.float32):
-            self.is_cuda, self.shape, self.dtype = True, shape, dtype
-
-    def served(**tensors: Any) -> bool:
-        return checks.served_by_triton({"x": OnCuda(2, 3, 4), "A": OnCuda(4, 2), **tensors})
-
-    assert served()
-    assert not served(A=OnCuda(4, 257)) and not served(z=OnCuda(2, 3, 4, dtype=torch.float64))
-    assert not served(x=torch.zeros(2, 3, 4))
-
-
 def test_a_row_that_32_bits_cannot_count_is_said() -> None:
     x = torch.empty_strided((1, 3, 4), (0, 2**30, 1), device="meta")
     A, B = torch.empty(2, 4, device="meta"), torch.empty(1, 3, 1, 2, device="meta")
@@ -220,13 +202,6 @@ def test_real_sizes(L: int, N: int, reverse: bool) -> None:
     assert max(found.values()) <= 1e-5, found
     found = errors(tensors, torch.bfloat16, dt_softplus=True, reverse=reverse)
     assert max(found.values()) <= 1e-2, found
-
-
-def test_the_bench_times_what_is_equal() -> None:
-    found = dict(bench.contenders((2, 9, 32, 4), torch.float32, torch.device(DEVICE)))
-    (alone, both), (flipped_alone, flipped_both) = found["both directions"], found["flips, two calls"]
-    torch.testing.assert_close(alone(), flipped_alone())
-    torch.testing.assert_close(both(), flipped_both())
 
 
 @pytest.mark.gpu
@@ -284,11 +259,3 @@ def test_routes_over_grids(H: int, W: int, channels: int, N: int, groups: int) -
     wanted = torch.autograd.grad(want, tuple(high.values()), weight)
     for name, a, b in zip(("y", *shapes), (y, *grads), (want, *wanted), strict=True):
         assert (a.cpu() - b).norm() <= 1e-5 * b.norm(), name
-
-
-@pytest.mark.gpu
-def test_both_directions_need_no_more_memory_than_flips() -> None:
-    """Beyond the inputs: y, gradients and states of each direction, and what a wave of programs keeps for itself."""
-    shape = (8, 6084, 384, 16)
-    found = {label: peak_mib(run[1]) for label, run in bench.contenders(shape, torch.bfloat16, torch.device(DEVICE))}
-    assert found["both directions"] <= 1.05 * found["flips, two calls"], found

@@ -1,4 +1,4 @@
-"""Time operators over growing grids beside attention: python -m mmeff_kernels.scan2d.latency [--runs 10] [--out FILE]
+"""Time operators over growing grids beside attention: python kernels/benchmarks/latency.py [--runs 10] [--out FILE]
 
 The forward pass without gradients, at one batch and width: ms of the GPU alone (a CUDA graph) in bf16, on the CPU in
 fp32; medians. Projections are not counted. Each direction, route or corner has a dt (with bias and softplus), A, B and
@@ -7,23 +7,26 @@ tokens from which it is faster than attention, read off lines between the measur
 and time; and a picture of all in latency.png, or in --out, for which it needs matplotlib.
 """
 
+import argparse
 import gc
 import math
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from statistics import median
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..timing import banner, own_milliseconds, parser
-from .line import DIRECTIONS, line_scan
-from .op import cross_scan
-from .orders import CROSS
-from .recurrence import FOUR_CORNERS, separable_scan, wavefront_scan
-from .recurrence_bench import both_directions
+if __name__ == "__main__":
+    sys.path[0] = str(Path(__file__).parents[1])
+
+from benchmarks.recurrences import both_directions
+from mmeff_kernels.scan2d import CROSS, DIRECTIONS, FOUR_CORNERS, cross_scan, line_scan, separable_scan, wavefront_scan
+from mmeff_kernels.timing import name_of, own_milliseconds
 
 CUDA_SIDES = (14, 28, 56, 112, 256)
 CPU_SIDES = (7, 14, 28)
@@ -171,14 +174,15 @@ def draw(
 
 
 def main() -> None:
-    asked = parser(__doc__)
+    asked = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    asked.add_argument("--runs", type=int, default=10)
+    asked.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     asked.add_argument("--out", default="latency.png")
-    asked.set_defaults(runs=10)
     args = asked.parse_args()
     device = torch.device(args.device)
     sides, batch, width = (CUDA_SIDES, 8, 384) if device.type == "cuda" else (CPU_SIDES, 1, 64)
     shape = f"batch {batch}, width {width}"
-    print(f"{banner(device)}; {shape}")
+    print(f"{name_of(device)}, torch {torch.__version__}; {shape}")
     found: dict[str, list[float]] = {label: [] for label in OPERATORS}
     for side in sides:
         for label, prepare in OPERATORS.items():

@@ -1,4 +1,4 @@
-"""`python -m mmeff.cli.overhead`: what a training step of `mmeff fit` costs beyond the same step in plain PyTorch.
+"""`python kernels/benchmarks/trainer_overhead.py`: what a step of `mmeff fit` costs beyond one in plain PyTorch.
 
 Both are timed in one run, in turn, on the same batches: after each step of the Trainer, with all that `mmeff fit`
 installs (callbacks, loggers, loader), a copy of the model takes the same step in a bare loop over a loader of its own.
@@ -8,8 +8,10 @@ import argparse
 import copy
 import json
 import statistics
+import sys
 import tempfile
 import time
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -69,11 +71,12 @@ class AgainstBareLoop(Callback):
 
 
 def main() -> int:
+    sys.path[0] = str(Path(__file__).parents[1])
     from mmeff.cli import main as mmeff
 
-    p = argparse.ArgumentParser(prog="python -m mmeff.cli.overhead")
+    p = argparse.ArgumentParser(prog="trainer_overhead")
     p.add_argument("--repeats", type=int, default=3, help="epochs of 54 steps (default 3)")
-    timed = json.dumps([{"class_path": "mmeff.cli.overhead.AgainstBareLoop"}])
+    timed = json.dumps([{"class_path": "benchmarks.trainer_overhead.AgainstBareLoop"}])
     words = [
         "--trainer.accelerator=cpu",
         f"--trainer.max_epochs={p.parse_args().repeats}",

@@ -11,10 +11,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from .line import line_scan
-from .op import cross_scan
-from .orders import CROSS
-from .recurrence import separable_scan, wavefront_scan
+from mmeff_kernels.scan2d import CROSS, cross_scan, line_scan, separable_scan, wavefront_scan
 
 DECAY = 0.85
 #: Odd, so that there is a centre.

@@ -1,14 +1,19 @@
 """Draw each order of `orders` over a small grid, and what a token sees by each operator:
 
-    python -m mmeff_kernels.scan2d.routes [--out routes.png] [--fields receptive_fields.png]
+    python kernels/benchmarks/routes.py [--out routes.png] [--fields receptive_fields.png]
 
 It needs matplotlib.
 """
 
 import argparse
+import sys
+from pathlib import Path
 
-from .fields import draw_fields
-from .orders import ORDERS, SIZED, route
+if __name__ == "__main__":
+    sys.path[0] = str(Path(__file__).parents[1])
+
+from benchmarks.fields import draw_fields
+from mmeff_kernels.scan2d.orders import ORDERS, SIZED, route
 
 
 def draw_routes(out: str) -> None:

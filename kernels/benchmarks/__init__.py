@@ -1,0 +1,1 @@
+"""Benchmarks of the kernels, and what draws and measures besides; no part of the wheel."""
