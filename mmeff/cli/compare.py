@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from mmeff.compare.plan import Plan
 
 EPILOG = """Values of the plan: --train.steps 50 --lengths.image '[64, 128]' --budget null. Two runs side by side:
-mmeff compare a/results.parquet b/results.parquet"""
+mmeff compare a/results.parquet b/results.parquet. A page of results: mmeff compare --publish DIR RUN_FOLDER..."""
 #: The name of torch's own Transformer among the baselines, and its class.
 TRANSFORMER = "transformer", "mmeff.compare.baselines.Transformer"
 #: The tokenizer of timm's models.
@@ -29,6 +29,8 @@ def main(words: list[str]) -> int:
         from mmeff.compare.diff import compare_files
 
         return compare_files(*map(Path, files))
+    if "--publish" in words:
+        return publish(words)
     p = Words(prog="mmeff compare", description=__doc__, allow_abbrev=False, epilog=EPILOG)
     p.add_argument("-c", "--config", metavar="PLAN.yaml", required=True, help="what to compare")
     p.add_argument("--speed-only", action="store_true", help="train nothing")
@@ -41,6 +43,19 @@ def main(words: list[str]) -> int:
         values["train"] = None
     out = options.out or Path("runs") / f"compare-{path.stem}"
     return run(values, out, options.device, shlex.join(["mmeff", *words]))
+
+
+def publish(words: list[str]) -> int:
+    """`mmeff compare --publish DIR RUN_FOLDER...`: a page of the results of these runs."""
+    p = Words(prog="mmeff compare", description=publish.__doc__, allow_abbrev=False)
+    p.add_argument("--publish", type=Path, metavar="DIR", required=True, help="folder of the page, README.md")
+    p.add_argument("runs", nargs="+", type=Path, metavar="RUN_FOLDER", help="folders that mmeff compare left")
+    options = p.parse_args(words[1:])
+    from mmeff.compare.publish import publish as write
+
+    write(options.publish, options.runs)
+    print(f"wrote {options.publish / 'README.md'}")
+    return 0
 
 
 def run(values: Recipe, out: Path, device: str | None, command: str) -> int:

@@ -1,13 +1,11 @@
-"""`python -m mmeff.compare.readme RUN_FOLDER...`: the README's results, written anew from runs of `mmeff compare`.
+"""`mmeff compare --publish DIR RUN_FOLDER...`: a page of results, DIR/README.md, written anew from runs.
 
-Between the lines `<!-- compare: begin -->` and `<!-- compare: end -->` of README.md it writes, for each run, where and
-how it was measured, which backbone to take, a short table of each signal and the plots, which it copies to
-assets/compare_*.png beside the README; pictures of earlier runs are removed there.
+Between its lines `<!-- compare: begin -->` and `<!-- compare: end -->` stands then, for each run, where and how it was
+measured, which backbone to take, a short table of each signal and the plots, which are copied to DIR/compare_*.png;
+pictures of earlier runs are removed there. A page that is not there is made.
 """
 
-import argparse
 import shutil
-import sys
 from collections.abc import Sequence
 from html import escape
 from pathlib import Path
@@ -32,49 +30,34 @@ UNFOLDED = 12
 SHOWN = ("training-", "memory-", "accuracy-train_seconds-")
 
 
-def main(words: Sequence[str]) -> int:
-    p = argparse.ArgumentParser(
-        prog="python -m mmeff.compare.readme", description="Write the README's results anew from runs."
-    )
-    p.add_argument("runs", nargs="+", type=Path, metavar="RUN_FOLDER")
-    p.add_argument("--readme", type=Path, default=Path("README.md"))
-    options = p.parse_args(list(words))
-    try:
-        write_readme(options.readme, options.runs)
-    except InputError as error:
-        print(f"{p.prog}: error: {error}", file=sys.stderr)
-        return 2
-    return 0
-
-
-def write_readme(readme: Path, runs: Sequence[Path]) -> None:
-    """Rewrite the part between the marks, and the pictures that it shows; the rest of the README stays as it is."""
-    before, after = around_results(readme)
+def publish(folder: Path, runs: Sequence[Path]) -> None:
+    """Rewrite the part of the page between its marks, and the pictures that it shows; the rest stays as it is."""
+    page = folder / "README.md"
+    before, after = around_results(page)
     names = [sub(r"\W+", "_", run.resolve().name.removeprefix("compare-")) for run in runs]
     if len(set(names)) < len(names):
         raise InputError(f"runs of one name cannot be told apart: {', '.join(map(str, runs))}. Rename a folder")
     for run in runs:
         results_in(run)
-    assets = readme.parent / "assets"
-    assets.mkdir(exist_ok=True)
-    for old in assets.glob("compare_*.png"):
+    folder.mkdir(parents=True, exist_ok=True)
+    for old in folder.glob("compare_*.png"):
         old.unlink()
-    parts = [part(run, name, assets) for run, name in zip(runs, names, strict=True)]
+    parts = [part(run, name, folder) for run, name in zip(runs, names, strict=True)]
     text = "\n\n".join([BEGIN, *parts, LEGEND, END])
-    readme.write_text(before + text + after, encoding="utf-8")
+    page.write_text(before + text + after, encoding="utf-8")
 
 
-def around_results(readme: Path) -> tuple[str, str]:
+def around_results(page: Path) -> tuple[str, str]:
     """What stands before and after the results."""
-    if not readme.is_file():
-        raise InputError(f"there is no {readme}: run this in the folder of the README, or name it with --readme")
-    text = readme.read_text(encoding="utf-8")
+    if not page.is_file():
+        return "# Results\n\n", "\n"
+    text = page.read_text(encoding="utf-8")
     if text.count(BEGIN) != 1 or text.count(END) != 1 or text.index(BEGIN) > text.index(END):
-        raise InputError(f"{readme} needs the line {BEGIN} once, and {END} once after it: the results go between them")
+        raise InputError(f"{page} needs the line {BEGIN} once, and {END} once after it: the results go between them")
     return text[: text.index(BEGIN)], text[text.index(END) + len(END) :]
 
 
-def part(run: Path, name: str, assets: Path) -> str:
+def part(run: Path, name: str, folder: Path) -> str:
     """One run: heading, which backbone to take, tables, plots."""
     write_report(run)
     rows, about = read_rows(results_in(run))
@@ -86,7 +69,7 @@ def part(run: Path, name: str, assets: Path) -> str:
     for those in by_signal(rows).values():
         parts += short_table(those)
         shown = [picture for picture in pictures(those) if picture.name.startswith(SHOWN)]
-        images = [copied(p, run / "plots", assets / f"compare_{name}_{p.name}.png") for p in shown]
+        images = [copied(p, run / "plots", folder / f"compare_{name}_{p.name}.png") for p in shown]
         parts += [" ".join(images)]
     return "\n\n".join(each for each in parts if each)
 
@@ -104,10 +87,6 @@ def short_table(rows: Sequence[Row]) -> list[str]:
 
 
 def copied(picture: Picture, plots: Path, to: Path) -> str:
-    """The plot copied to the README's assets, as an image of half the width."""
+    """The plot copied beside the page, as an image of half the width."""
     shutil.copyfile(plots / f"{picture.name}.png", to)
-    return f'<img src="{to.parent.name}/{to.name}" width="49%" alt="{escape(picture.alt)}">'
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    return f'<img src="{to.name}" width="49%" alt="{escape(picture.title)}">'
