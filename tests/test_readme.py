@@ -5,10 +5,11 @@ import re
 import shlex
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from mmeff.cli import main
-from mmeff.data import Digits, Glosses, Tones
+from mmeff.data import Digits, Glosses, Tones, Vowels
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -46,6 +47,7 @@ def own_files(tmp_path, monkeypatch) -> None:
     digits, tones, glosses = Digits().examples(), Tones().examples(), Glosses().examples()
     Image.fromarray(digits.items[0]).save("my_digit.png")
     soundfile.write("my_syllable.wav", *tones.items[0])
+    np.savetxt("my_series.csv", Vowels().examples().items[0], delimiter=",")
     for i in range(100):
         photo, sound = Path("photos", digits.labels[i], f"{i}.jpg"), Path("sounds", tones.labels[i], f"{i}.wav")
         for file in (photo, sound):
