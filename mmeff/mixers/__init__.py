@@ -2,6 +2,7 @@
 
 from mmeff.mixers.attention import Attention
 from mmeff.mixers.base import Mixer
+from mmeff.mixers.corner_scan import SeparableScan, WavefrontScan
 from mmeff.mixers.gated_conv import GatedConv
 from mmeff.mixers.gla import GLA
 from mmeff.mixers.hgrn2 import HGRN2
@@ -12,7 +13,7 @@ from mmeff.mixers.mlstm import MLSTM
 from mmeff.mixers.parallel import Parallel
 from mmeff.mixers.retention import Retention
 from mmeff.mixers.rwkv6 import RWKV6
-from mmeff.mixers.scan2d import SS2D, SeparableScan, TimeFrequency, WavefrontScan
+from mmeff.mixers.scan2d import SS2D, TimeFrequency
 from mmeff.mixers.selective_scan import BiMamba, Mamba
 from mmeff.mixers.sliding_attention import SlidingAttention
 from mmeff.mixers.ssd import SSD, BiSSD
