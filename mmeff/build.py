@@ -33,7 +33,7 @@ PARTS = (
     "mmeff.heads",
     "mmeff.tasks",
 )
-#: Most values of a recipe, entries of a list, levels, and characters of a string.
+#: Most values of a checkpoint's recipe, entries of a list, levels, and characters of a string.
 VALUES, ENTRIES, LEVELS, CHARACTERS = 20_000, 1_000, 40, 1_000
 
 #: How errors begin, of what the user wrote.
@@ -74,6 +74,9 @@ class Builder:
     def __init__(self, trust: Sequence[str] | None, failed: str):
         self.trusted = (trust,) if isinstance(trust, str) else None if trust is None else tuple(trust)
         self.failed = failed
+        # What the user wrote may be as large as it is: a pattern, the names of a table's columns.
+        bounds = (VALUES, ENTRIES, LEVELS, CHARACTERS) if self.trusted is not None else (math.inf,) * 4
+        self.most_values, self.entries, self.levels, self.characters = bounds
         self.values = self.level = 0
 
     def unfit(self, where: str, wanted: str, given: Any) -> "Misfit":
@@ -102,7 +105,7 @@ class Builder:
     def value(self, hint: Any, given: Any, where: str) -> Any:
         """`given` as a `hint`. InputError if it is none."""
         self.values += 1
-        if self.values > VALUES or self.level > LEVELS:
+        if self.values > self.most_values or self.level > self.levels:
             raise self.impossible(f"{shown(where)} goes past {VALUES} values or {LEVELS} levels")
         self.level += 1
         try:
@@ -134,9 +137,13 @@ class Builder:
         if hint in (Path, os.PathLike):
             return Path(self.scalar(str, given, where))
         if inspect.isclass(hint) and issubclass(hint, Enum):
-            if given not in hint.__members__:
+            if not isinstance(given, str) or given not in hint.__members__:
                 raise self.unfit(where, f"one of {', '.join(hint.__members__)}", given)
             return hint[given]
+        for kind in (int, float, str):  # restricted numbers and strings, as jsonargparse.typing has them
+            if inspect.isclass(hint) and issubclass(hint, kind):
+                with self.said_of(where):
+                    return hint(self.scalar(kind, given, where))
         if inspect.isclass(hint):
             return self.instance(hint, given, where)
         return self.plain(given, where)
@@ -152,7 +159,7 @@ class Builder:
             given = float(given)
         if type(given) is not hint:
             raise self.unfit(where, hint.__name__, given)
-        if isinstance(given, str) and len(given) > CHARACTERS:
+        if isinstance(given, str) and len(given) > self.characters:
             raise self.unfit(where, f"at most {CHARACTERS} characters", given)
         return given
 
@@ -169,7 +176,7 @@ class Builder:
     def row(self, kind: Any, hints: tuple[Any, ...], given: Any, where: str) -> Any:
         if not isinstance(given, list | tuple):
             raise self.unfit(where, "a list", given)
-        if len(given) > ENTRIES:
+        if len(given) > self.entries:
             raise self.unfit(where, f"at most {ENTRIES} entries", given)
         if kind is tuple and hints and hints[-1] is not Ellipsis:
             if len(given) != len(hints):
@@ -182,7 +189,7 @@ class Builder:
     def mapping(self, given: Any, where: str) -> dict[str, Any]:
         if not isinstance(given, dict) or not all(isinstance(key, str) for key in given):
             raise self.unfit(where, "a mapping", given)
-        if len(given) > ENTRIES or any(len(key) > CHARACTERS for key in given):
+        if len(given) > self.entries or any(len(key) > self.characters for key in given):
             raise self.unfit(where, f"at most {ENTRIES} keys of {CHARACTERS} characters", given)
         return given
 
@@ -260,8 +267,7 @@ class Builder:
     def attribute(self, module: str, name: str) -> Any:
         """What a module holds under a name."""
         try:
-            found = vars(importlib.import_module(module)).get(name)
-            found = getattr(importlib.import_module(module), name, None) if found is None else found
+            found = getattr(importlib.import_module(module), name, None)
         except Exception as error:  # of the package's own code
             raise self.impossible(f"{shown(f'{module}.{name}')} cannot be imported: {error}") from error
         if found is None:

@@ -1,13 +1,16 @@
 """A recipe out of a checkpoint builds the model that jsonargparse builds of it, and none that outgrows its weights."""
 
 from copy import deepcopy
+from enum import Enum
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from jsonargparse import ArgumentParser
+from jsonargparse.typing import PositiveInt
 
+from mmeff.build import build
 from mmeff.checkpoint import rebuild
 from mmeff.cli.recipe import compose
 from mmeff.errors import InputError
@@ -94,3 +97,25 @@ def test_a_model_is_built_only_where_its_weights_are(share, right):
     else:
         with pytest.raises(InputError, match="larger than the checkpoint's weights"):
             rebuild(recipe, specs, state)
+
+
+class Colour(Enum):
+    RED = 1
+
+
+class Own:
+    """A class of the user's, whose hints are those that jsonargparse knows."""
+
+    def __init__(self, path: Path, colour: Colour, count: PositiveInt, names: list[str], pattern: str = ""):
+        self.given = path, colour, count, names, pattern
+
+
+def test_what_the_user_wrote_has_the_types_of_its_hints_and_any_size():
+    names = [f"column {i}" for i in range(2000)]
+    given = {"path": "a/b", "colour": "RED", "count": 3, "names": names, "pattern": "x" * 5000}
+    assert build(Own, given, "own").given == (Path("a/b"), Colour.RED, 3, names, "x" * 5000)
+    with pytest.raises(InputError, match=r"own\.names: expected at most 1000 entries"):
+        build(Own, given, "own", trust=())
+    for wrong, said in (({"colour": ["RED"]}, "one of RED"), ({"count": 0}, r"own\.count: ")):
+        with pytest.raises(InputError, match=said):
+            build(Own, {**given, **wrong}, "own")

@@ -56,9 +56,8 @@ def choose(impl: str, choices: Any, tensors: Mapping[str, Tensor | None], beyond
     wanted = None if torch.compiler.is_compiling() else _forced.get()  # torch.compile knows no context variables
     if wanted is None:
         on_gpu = next(t.is_cuda for t in tensors.values() if t is not None)
-        wanted = "triton" if on_gpu else "torch"
-        if any(t is not None and t.dtype == torch.float64 for t in tensors.values()):
-            wanted = "torch"
+        single = on_gpu and all(t is None or t.dtype != torch.float64 for t in tensors.values())
+        wanted = "triton" if single else "torch"
     if wanted == "triton" and (beyond or (not opaque and traced())):
         return "torch"
     return wanted if wanted in get_args(choices) else "torch"

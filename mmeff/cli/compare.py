@@ -29,8 +29,8 @@ def main(words: list[str]) -> int:
         from mmeff.compare.diff import compare_files
 
         return compare_files(*map(Path, files))
-    if "--publish" in words:
-        return publish(words)
+    if "--publish" in split_equals(words):
+        return publish(split_equals(words))
     p = Words(prog="mmeff compare", description=__doc__, allow_abbrev=False, epilog=EPILOG)
     p.add_argument("-c", "--config", metavar="PLAN.yaml", required=True, help="what to compare")
     p.add_argument("--speed-only", action="store_true", help="train nothing")
@@ -121,7 +121,7 @@ def contenders_of(plan: "Plan") -> list["Contender"]:
             model = composed["model"]["init_args"]
             if name == TRANSFORMER[0]:
                 model["backbone"] = {"class_path": TRANSFORMER[1]}
-            elif signal_of(model) == signal_of({"tokenizer": {"class_path": PIXELS}}):
+            elif signal_of(model) == find_class(PIXELS, "baselines").signal:
                 channels = composed["data"]["init_args"].get("channels", 3)
                 model["tokenizer"] = {"class_path": PIXELS}
                 model["backbone"] = {"class_path": TIMM, "init_args": {"name": name, "channels": channels}}

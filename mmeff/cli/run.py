@@ -14,7 +14,7 @@ from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint, RichProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 
-from mmeff.build import build
+from mmeff.build import FAILED, build
 from mmeff.cli.curves import loggers
 from mmeff.cli.folder import run_folder
 from mmeff.cli.keys import Recipe, find_class
@@ -61,7 +61,7 @@ class Cli(LightningCLI):
         recipe = yaml.safe_load(self.parser.dump(self.config, skip_unset=False))[command]
         config = self.config.clone()
         del config[command]["model"], config[command]["data"]
-        with as_input_error("the recipe cannot be built", MisconfigurationException, ImportError):
+        with as_input_error(FAILED, MisconfigurationException, ImportError):
             self.config_init = self.parser.instantiate_classes(config)
             self.datamodule = build(ClassificationData, recipe["data"], "data")
             self.model = build(Task, recipe["model"], "model")
@@ -90,7 +90,7 @@ class Cli(LightningCLI):
         # A checkpoint brings what the tokenizers learnt.
         new = self.subcommand == "fit" and self.config_init["fit"].ckpt_path is None
         samples = self.datamodule.fit_sample() if new else {}
-        with as_input_error("the recipe cannot be built", MisconfigurationException):
+        with as_input_error(FAILED, MisconfigurationException):
             self.model.prepare(self.datamodule.specs, samples or None)
         with as_input_error("the model cannot take this data", MisconfigurationException):
             self.model.try_out(

@@ -61,4 +61,4 @@ def train_and_test(contender: Contender, steps: int, seed: int, device: torch.de
         seconds = time.perf_counter() - start
         (found,) = trainer.test(task, datamodule=data, verbose=False)
     (part,) = data.parts.values()
-    return float(found["test/map" if "test/map" in found else "test/acc"]), seconds, len(part.splits["test"])
+    return float(found["test/score"]), seconds, len(part.splits["test"])

@@ -8,6 +8,7 @@ import numpy as np
 from mmeff.data.embedded import read_asset
 from mmeff.data.examples import Examples, Source
 from mmeff.data.folders import folder_examples
+from mmeff.data.split_names import files_by_split
 from mmeff.errors import InputError
 from mmeff.signals.files.series import SUFFIXES
 
@@ -46,17 +47,17 @@ class SeriesArrays(Source):
         self.path, self.x, self.y, self.lengths = path, x, y, lengths
 
     def examples(self) -> Examples:
-        files = self.path if isinstance(self.path, dict) else {"": self.path}
+        files = (
+            [("", Path(self.path).expanduser())] if isinstance(self.path, str) else files_by_split(self.path, "file")
+        )
         items, labels, ids, splits = [], [], [], []
-        for split, name in files.items():
-            if split not in ("", "train", "val", "test"):
-                raise InputError(f"path: {split!r} is no split; its keys must be among train, val and test")
-            x, y, n = self._read(Path(name).expanduser())
+        for split, path in files:
+            x, y, n = self._read(path)
             items += [row[:length] for row, length in zip(x, n, strict=True)]
             labels += [str(label) for label in y.tolist()]
             ids += [f"{split}#{i}" for i in range(len(x))]
             splits += [split] * len(x)
-        return Examples(items, labels, ids, split=None if "" in files else splits)
+        return Examples(items, labels, ids, split=None if isinstance(self.path, str) else splits)
 
     def _read(self, path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         try:

@@ -3,6 +3,9 @@
 import re
 import unicodedata
 from collections.abc import Iterable
+from pathlib import Path
+
+from mmeff.errors import InputError
 
 TRAIN = ("train", "training", "trn")
 VAL = ("val", "valid", "validation", "validate", "dev", "devel", "development")
@@ -27,6 +30,17 @@ def split_names(names: Iterable[str]) -> dict[str, str]:
     found = {name: word for name in names if (word := _word(name)) is not None}
     held_out = "val" if "test" in found.values() else "test"
     return {name: held_out if word == "eval" else word for name, word in found.items()}
+
+
+def files_by_split(paths: dict[str, str], what: str = "table") -> list[tuple[str, Path]]:
+    """(split, file) of each of the files that a user names by their splits. InputError for another key, or for none."""
+    if not paths:
+        raise InputError(f"path names no {what}: give one, or one for each of train, val and test")
+    named = split_names(paths)
+    for name in paths:
+        if name not in named:
+            raise InputError(f"path: {name!r} is no split; its keys must be among train, val and test")
+    return [(named[name], Path(file).expanduser()) for name, file in paths.items()]
 
 
 def split_words(names: Iterable[str]) -> dict[str, str]:

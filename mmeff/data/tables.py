@@ -109,13 +109,7 @@ class Table(Source):
                     f"{path} is a folder of a table a split: leave the column `split` out, or name a table"
                 )
             return tables_in(path)
-        if not self.path:
-            raise InputError("path names no table: give one, or one for each of train, val and test")
-        named = split_names.split_names(self.path)
-        for name in self.path:
-            if name not in named:
-                raise InputError(f"path: {name!r} is no split; its keys must be among train, val and test")
-        return [(named[name], Path(table).expanduser()) for name, table in self.path.items()]
+        return split_names.files_by_split(self.path)
 
     def _known(self, column: str, names: list[str], wanted: list[str]) -> str:
         near = difflib.get_close_matches(column, names, 1, cutoff=0)

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mmeff.errors import InputError, within
-from mmeff.signals.base import Sheet, Signal, whole_number, wrong
+from mmeff.signals.base import Sheet, Signal, padded, whole_number, wrong
 from mmeff.signals.files.audio import levelled, name_of, peak_of, read_samples
 
 #: Seconds of the shortest sound: one window of a spectrogram.
@@ -63,14 +63,8 @@ class Audio(Signal):
         return sound_suffixes()
 
     def collate(self, raws: Sequence[Tensor], **preprocessing: Any) -> tuple[Tensor, Tensor]:
-        """Padded to the longest, rounded up to a tenth of a second, so that the shapes of batches are few."""
-        lengths = torch.tensor([len(raw) for raw in raws])
-        step = max(1, preprocessing["sample_rate"] // 10)
-        longest = int(lengths.max())
-        batch = torch.zeros(len(raws), min(-(-longest // step) * step, max(longest, preprocessing["samples"])))
-        for row, raw in zip(batch, raws, strict=True):
-            row[: len(raw)] = raw
-        return batch, lengths
+        """Padded to the longest, rounded up to a tenth of a second."""
+        return padded(raws, max(1, preprocessing["sample_rate"] // 10), preprocessing["samples"])
 
     def length(self, **preprocessing: Any) -> float:
         return preprocessing["samples"] / preprocessing["sample_rate"]

@@ -125,6 +125,21 @@ def of(name: str) -> Signal:
     return import_module(f"mmeff.signals.{name}").SIGNAL
 
 
+def padded(raws: Sequence[Any], step: int, most: int) -> tuple[Any, Any]:
+    """Signals (S, ...) of different lengths -> (B, S, ...) with zeros behind each one's end, and the lengths (B,).
+
+    S is the longest, rounded up to a multiple of `step` but not past `most`, so that the shapes of batches are few.
+    """
+    import torch
+
+    lengths = torch.tensor([len(raw) for raw in raws])
+    longest = int(lengths.max())
+    batch = torch.zeros(len(raws), min(-(-longest // step) * step, max(longest, most)), *raws[0].shape[1:])
+    for row, raw in zip(batch, raws, strict=True):
+        row[: len(raw)] = raw
+    return batch, lengths
+
+
 def whole_number(value: Any, most: int) -> bool:
     return type(value) is int and 1 <= value <= most
 

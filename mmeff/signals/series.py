@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mmeff.errors import InputError, spelled, within
-from mmeff.signals.base import Sheet, Signal, whole_number, wrong
+from mmeff.signals.base import Sheet, Signal, padded, whole_number, wrong
 from mmeff.signals.files.series import SUFFIXES, read_steps
 
 #: Most channels of a series, and steps.
@@ -48,14 +48,8 @@ class Series(Signal):
         return SUFFIXES
 
     def collate(self, raws: Sequence[Tensor], **preprocessing: Any) -> tuple[Tensor, Tensor]:
-        """Padded to the longest, rounded up to a tenth of the longest there may be: shapes of batches are few."""
-        lengths = torch.tensor([len(raw) for raw in raws])
-        step, longest = max(1, preprocessing["steps"] // 10), int(lengths.max())
-        S = min(-(-longest // step) * step, max(longest, preprocessing["steps"]))
-        batch = torch.zeros(len(raws), S, preprocessing["channels"])
-        for row, raw in zip(batch, raws, strict=True):
-            row[: len(raw)] = raw
-        return batch, lengths
+        """Padded to the longest, rounded up to a tenth of the longest there may be."""
+        return padded(raws, max(1, preprocessing["steps"] // 10), preprocessing["steps"])
 
     def length(self, **preprocessing: Any) -> float:
         return preprocessing["steps"]

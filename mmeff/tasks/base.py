@@ -4,7 +4,7 @@ import math
 from abc import ABC, abstractmethod
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, overload
+from typing import Any, Literal, overload
 
 import torch
 from lightning.pytorch import LightningModule
@@ -17,13 +17,11 @@ from torchmetrics import MetricCollection
 from mmeff.backbones import Backbone
 from mmeff.errors import InputError
 from mmeff.model import Model
+from mmeff.predict import Prediction, predict
 from mmeff.signals import DataSpec
 from mmeff.tasks.optim import OptimizerConfig
 from mmeff.tasks.report import Results
 from mmeff.tasks.restored import check_keys, check_optimizer, check_training
-
-if TYPE_CHECKING:
-    from mmeff.predict import Prediction
 
 
 class Task(LightningModule, ABC):
@@ -85,7 +83,7 @@ class Task(LightningModule, ABC):
         """An empty collection of what a test leaves behind: files and pictures."""
 
     @abstractmethod
-    def answer(self, task: str, output: Tensor) -> "Prediction":
+    def answer(self, task: str, output: Tensor) -> Prediction:
         """What is said of one signal whose output is given. InputError if it is not finite."""
 
     def beside_baselines(self, parts: dict[str, Any], measured: dict[str, Any]) -> list[str]:
@@ -197,10 +195,10 @@ class Task(LightningModule, ABC):
                 rank_zero_only(print)(f"{task}: {said}")
 
     @overload
-    def predict(self, signals: list[Any], task: str | None = None, batch_size: int = 32) -> "list[Prediction]": ...
+    def predict(self, signals: list[Any], task: str | None = None, batch_size: int = 32) -> list[Prediction]: ...
     @overload
-    def predict(self, signals: Any, task: str | None = None, batch_size: int = 32) -> "Prediction": ...
-    def predict(self, signals: Any, task: str | None = None, batch_size: int = 32) -> "Prediction | list[Prediction]":
+    def predict(self, signals: Any, task: str | None = None, batch_size: int = 32) -> Prediction: ...
+    def predict(self, signals: Any, task: str | None = None, batch_size: int = 32) -> Prediction | list[Prediction]:
         """Labels and probabilities of one signal, or of each of a list; on the model's device, in eval mode.
 
         signals     for images a path, a uint8 array or tensor (h, w) or (h, w, 3), or one of Pillow's images; for
@@ -210,8 +208,6 @@ class Task(LightningModule, ABC):
 
         InputError says which signal cannot be read, and why.
         """
-        from mmeff.predict import predict  # which reads files: the rest of this package knows batches alone
-
         return predict(self, signals, task, batch_size)
 
     def report(self, task: str) -> str | None:

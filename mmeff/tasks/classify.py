@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -19,6 +19,7 @@ from mmeff.backbones import Backbone
 from mmeff.errors import within
 from mmeff.heads import Head, MeanPool, Pool
 from mmeff.model import Model
+from mmeff.predict import Prediction
 from mmeff.signals import DataSpec
 from mmeff.tasks.base import Task
 from mmeff.tasks.baseline import fit_baseline
@@ -26,9 +27,6 @@ from mmeff.tasks.classify_results import ClassificationResults
 from mmeff.tasks.mix import Mix
 from mmeff.tasks.optim import OptimizerConfig
 from mmeff.tokenizers import Tokenizer
-
-if TYPE_CHECKING:
-    from mmeff.predict import Prediction
 
 TokenizerFactory = Callable[[int], Tokenizer]
 
@@ -89,9 +87,7 @@ class Classification(Task):
     def results(self, spec: DataSpec) -> ClassificationResults:
         return ClassificationResults(spec)
 
-    def answer(self, task: str, output: Tensor) -> "Prediction":
-        from mmeff.predict import Prediction
-
+    def answer(self, task: str, output: Tensor) -> Prediction:
         return Prediction.of(output, self.specs[task])
 
     def beside_baselines(self, parts: dict[str, Any], measured: dict[str, Any]) -> list[str]:

@@ -12,9 +12,9 @@ class HalfButRaw(HalfPrecision):
 
     def __init__(self, precision: Literal["bf16-true", "16-true"]):
         super().__init__(precision)
+        self.kept = {name for name in signals.names() if signals.of(name).whole}
 
     def convert_input(self, data: Any) -> Any:
         """Of a batch of `mmeff.data`."""
-        kept = {name for name in signals.names() if signals.of(name).whole}
-        whole = {key: value for key, value in data.items() if key in kept}
+        whole = {key: value for key, value in data.items() if key in self.kept}
         return {**super().convert_input({key: value for key, value in data.items() if key not in whole}), **whole}

@@ -128,6 +128,9 @@ def test_arrays_of_one_file_with_their_lengths(tmp_path):
     assert [len(item) for item in found.items] == [3, 9, 9, 4, 5, 9] and list(found.labels) == ["0", "1"] * 3
     split = SeriesArrays({"train": str(path), "test": str(path)}).examples()
     assert split.split == ["train"] * 6 + ["test"] * 6
+    assert SeriesArrays({"Training": str(path), "dev": str(path)}).examples().split == ["train"] * 6 + ["val"] * 6
+    with pytest.raises(InputError, match="'fold' is no split"):
+        SeriesArrays({"fold": str(path)}).examples()
     for given, said in (({"y": "label"}, "no array 'label'; it has x, y, n"), ({"x": "y"}, "they must be")):
         with pytest.raises(InputError, match=said):
             SeriesArrays(str(path), **given).examples()
